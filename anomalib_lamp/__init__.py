@@ -1,0 +1,24 @@
+"""Reconstruction-based anomaly detection with loss amplification (LAMP), as a plugin for anomalib.
+
+Importing this package registers its models and datamodules with anomalib. Without a working anomalib the losses and
+functions are still there, and a warning says what is missing.
+"""
+
+import warnings
+
+from anomalib_lamp import functional
+from anomalib_lamp.losses import LampLoss
+from anomalib_lamp.registration import register
+
+__version__ = "0.1.0"
+__all__ = ["LampAE", "LampLoss", "MVTec", "SyntheticParts", "functional", "register"]
+
+try:
+    register()
+    from anomalib_lamp.data import MVTec, SyntheticParts
+    from anomalib_lamp.models import LampAE
+except Exception as error:
+    warnings.warn(
+        f"anomalib_lamp offers its losses and functions only: {type(error).__name__}: {error}".partition("\n")[0],
+        stacklevel=2,
+    )

@@ -1,0 +1,18 @@
+"""MVTec: anomalib's MVTecAD under the name that most people type."""
+
+from anomalib.data import MVTecAD
+
+
+class MVTec(MVTecAD):
+    """MVTec AD, the same as :class:`anomalib.data.MVTecAD`: same arguments, same results folder.
+
+    anomalib 2.7 knows the data set as ``MVTecAD`` only. An alias by assignment would be invisible to the command line,
+    so this is a class of its own.
+
+    Source: Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", 2019.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the data set in the results folder."""
+        return "MVTecAD"

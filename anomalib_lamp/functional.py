@@ -1,0 +1,223 @@
+"""Pure functions on tensors: reconstruction errors, their amplification, Gaussian smoothing. Imports torch only."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+MSGMS_SCALES = 4
+MSGMS_SMALLEST_SIDE = 2**MSGMS_SCALES
+
+
+def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
+    r"""Return the amplified error :math:`-\log(1 - L)` of an element-wise error :math:`L`.
+
+    Near 0 the amplified error is the error itself (0.01 becomes 0.01005); it grows without bound towards 1 (0.81
+    becomes 1.66). The slope is :math:`1 / (1 - L)`.
+
+    The paper leaves the singularity at ``L = 1`` open. Here ``L`` is clamped to ``1 - eps``, so that value and
+    gradient stay finite: the largest value is ``-log(eps)``, 13.8 by default, and beyond the clamp the gradient is
+    zero. The logarithm is taken in float32 (float64 for float64 input), also under autocast.
+
+    Args:
+        error: Errors in [0, 1], any shape.
+        eps: Distance kept from the singularity, in [1e-6, 1). Below 1e-6 float32 cannot keep ``1 - eps`` apart from 1.
+
+    Returns:
+        Tensor of the shape of ``error``, values in [0, -log(eps)], float32 or float64.
+
+    Raises:
+        ValueError: If ``eps`` is outside [1e-6, 1).
+
+    Example:
+        >>> amplify(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([ 0.0000,  0.6931, 13.8155])
+
+    Source: Park et al., "Neural Network Training Strategy to Enhance Anomaly Detection Performance" (LAMP), Eq. 1,
+    https://arxiv.org/abs/2308.14595
+    """
+    if not 1e-6 <= eps < 1:
+        msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
+        raise ValueError(msg)
+    with torch.autocast(error.device.type, enabled=False):
+        return -torch.log1p(-_at_least_float32(error).clamp(max=1 - eps))
+
+
+def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "l2") -> Tensor:
+    """Return the element-wise error in [0, 1] between a reconstruction and its target, both in [0, 1].
+
+    ========= ======================================================================= ==============
+    metric    error per element                                                       shape
+    ========= ======================================================================= ==============
+    ``l1``    absolute difference                                                     any
+    ``l2``    squared difference                                                      any
+    ``ssim``  ``(1 - SSIM) / 2``, see :func:`ssim_error`                              (N, C, H, W)
+    ``msgms`` ``1 - GMS``, mean over four scales, see :func:`msgms_error`             (N, C, H, W)
+    ========= ======================================================================= ==============
+
+    Values are not checked here, so that the function can be exported and compiled; :class:`~anomalib_lamp.LampLoss`
+    checks them.
+
+    Args:
+        reconstruction: What the network returned, floating point.
+        target: What it should have returned, same shape.
+        metric: Name of the error.
+
+    Returns:
+        Tensor of the shape of ``target``.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ, the metric is unknown, or the images are too small for the metric.
+
+    Example:
+        >>> clean, repaired = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.5)
+        >>> reconstruction_error(repaired, clean, "l2").mean()
+        tensor(0.2500)
+    """
+    if metric not in ERRORS:
+        msg = f"Expected metric to be one of {sorted(ERRORS)}, got {metric!r}."
+        raise ValueError(msg)
+    for name, tensor in (("reconstruction", reconstruction), ("target", target)):
+        if not tensor.is_floating_point():
+            msg = (
+                f"Expected {name} to be floating point with values in [0, 1], got {tensor.dtype}. "
+                "Convert 8-bit images with `image.float() / 255`."
+            )
+            raise TypeError(msg)
+    if reconstruction.shape != target.shape:
+        msg = (
+            f"Expected reconstruction and target of the same shape, got {tuple(reconstruction.shape)} "
+            f"and {tuple(target.shape)}."
+        )
+        raise ValueError(msg)
+    return ERRORS[metric](reconstruction, target)
+
+
+def l1_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Return the absolute difference per element."""
+    return (reconstruction - target).abs()
+
+
+def l2_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Return the squared difference per element."""
+    return (reconstruction - target).square()
+
+
+def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    r"""Return :math:`(1 - \text{SSIM}) / 2` per pixel and channel, in [0, 1].
+
+    SSIM as in Wang et al. 2004: Gaussian window of 11 x 11 pixels, sigma 1.5, population covariance, K1 = 0.01,
+    K2 = 0.03, data range 1. Images are reflected at the border. Inside it, the map equals scikit-image's
+    ``structural_similarity(..., gaussian_weights=True, use_sample_covariance=False, data_range=1)``. The paper does
+    not say how SSIM is brought into [0, 1]; its first author's earlier code halves it further, to [0, 0.5].
+
+    Computed in float32 at least: the variances are small differences of large numbers.
+
+    Args:
+        reconstruction: Images (N, C, H, W) in [0, 1], H and W at least 11.
+        target: Images of the same shape.
+
+    Raises:
+        ValueError: If the tensors are not images of at least 11 x 11 pixels.
+    """
+    _check_images(target, "ssim", SSIM_WINDOW)
+    c1, c2 = 0.01**2, 0.03**2
+    with torch.autocast(target.device.type, enabled=False):
+        x, y = _at_least_float32(reconstruction), _at_least_float32(target)
+        n = len(x)
+        moments = gaussian_blur(torch.cat([x, y, x * x, y * y, x * y]), SSIM_SIGMA, SSIM_WINDOW)
+        mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.split(n)
+        var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+        ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+        return ((1 - ssim) / 2).clamp(0, 1)
+
+
+def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Return one minus the multi-scale gradient magnitude similarity per pixel and channel, in [0, 1].
+
+    Gradient magnitudes (Prewitt) of both images are compared at scales 1, 1/2, 1/4 and 1/8 (average pooling); the
+    four maps are enlarged bilinearly and averaged. Blind to smooth changes of brightness, sensitive to structure.
+
+    Deviates from RIAD: channels are compared one by one instead of after conversion to grey, so that the error is
+    element-wise and sees edges that differ in colour only. The constant 0.0026 is RIAD's.
+
+    Args:
+        reconstruction: Images (N, C, H, W) in [0, 1], H and W at least 16.
+        target: Images of the same shape.
+
+    Raises:
+        ValueError: If the tensors are not images of at least 16 x 16 pixels.
+
+    Source: Xue et al. 2014 (GMSD); Zavrtanik et al. 2021 (RIAD).
+    """
+    _check_images(target, "msgms", MSGMS_SMALLEST_SIDE)
+    size = target.shape[-2:]
+    with torch.autocast(target.device.type, enabled=False):
+        x, y = _at_least_float32(reconstruction), _at_least_float32(target)
+        total = _gms_error(x, y)
+        for _ in range(1, MSGMS_SCALES):
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+            total = total + F.interpolate(_gms_error(x, y), size=size, mode="bilinear", align_corners=False)
+    return total / MSGMS_SCALES
+
+
+def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Tensor:
+    """Return images smoothed by a separable Gaussian, reflected at the border.
+
+    Args:
+        images: Tensor (N, C, H, W), H and W larger than half the window.
+        sigma: Standard deviation in pixels, larger than 0.
+        window: Side of the window in pixels, odd. Defaults to four standard deviations to each side, shrunk to what
+            the image can be reflected by.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    radius = window // 2 if window else min(math.ceil(4 * sigma), min(images.shape[-2:]) - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    rows = F.conv2d(padded, kernel, groups=images.shape[1])
+    return F.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1_error,
+    "l2": l2_error,
+    "ssim": ssim_error,
+    "msgms": msgms_error,
+}
+
+
+def _gms_error(x: Tensor, y: Tensor) -> Tensor:
+    g_x, g_y = _gradient_magnitude(x), _gradient_magnitude(y)
+    c = 0.0026
+    return ((g_x - g_y).square() / (g_x.square() + g_y.square() + c)).clamp(max=1)
+
+
+def _gradient_magnitude(images: Tensor) -> Tensor:
+    """Return Prewitt gradient magnitudes; the small constant keeps the root differentiable on flat ground."""
+    channels = images.shape[1]
+    prewitt = torch.tensor([1.0, 0.0, -1.0], dtype=images.dtype, device=images.device).expand(3, 3) / 3
+    kernels = torch.stack([prewitt, prewitt.T]).unsqueeze(1).repeat(channels, 1, 1, 1)
+    gradients = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernels, groups=channels)
+    return (gradients[:, 0::2].square() + gradients[:, 1::2].square() + 1e-12).sqrt()
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _check_images(images: Tensor, metric: str, smallest_side: int) -> None:
+    if images.ndim != 4 or min(images.shape[-2:]) < smallest_side:
+        msg = (
+            f"Expected images of shape (N, C, H, W) with H and W at least {smallest_side} for {metric!r}, "
+            f"got shape {tuple(images.shape)}. Enlarge the images or use 'l1' or 'l2'."
+        )
+        raise ValueError(msg)

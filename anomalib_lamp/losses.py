@@ -1,0 +1,112 @@
+"""LampLoss: a reconstruction loss with loss amplification (LAMP), thin over functional."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_lamp.functional import ERRORS, amplify, reconstruction_error
+
+REDUCTIONS = ("sum", "mean", "none")
+
+
+class LampLoss(nn.Module):
+    r"""Amplified reconstruction loss :math:`\sum_{h,w,c} -\log(1 - L(y_{hwc}, \hat y_{hwc}))`, mean over the batch.
+
+    With ``amplify=False`` it is the base loss at the same reduction, which is what LAMP has to be compared with:
+    between mean and sum the gradient differs by a factor H * W * C.
+
+    Args:
+        base: Name of the element-wise base error :math:`L` (``l1``, ``l2``, ``ssim``, ``msgms``), or a callable or
+            module ``(reconstruction, target) -> error`` with element-wise errors in [0, 1].
+        amplify: Whether to amplify the base error; ``False`` gives the base loss.
+        reduction: ``sum`` over all elements of an image, then mean over the batch (the paper's); ``mean`` over all
+            elements; ``none`` for the error per element.
+        eps: Distance that the error is kept from 1, where the logarithm diverges; in [1e-6, 1).
+
+    Shape:
+        ``reconstruction`` and ``target``: (N, C, H, W); for ``l1`` and ``l2`` any shape, batch first. Floating point,
+        values in [0, 1]. Returns a scalar, or the error's shape with ``reduction="none"``; float32 at least if
+        amplified.
+
+    Raises:
+        TypeError: If a tensor is not floating point, or ``base`` is neither a name nor callable.
+        ValueError: If an argument is unknown, shapes differ, or values are not finite or outside [0, 1]. Inside
+            ``torch.compile`` values are not checked.
+
+    Example:
+        >>> loss = LampLoss(base="l1")
+        >>> loss(torch.full((2, 3, 8, 8), 0.5), torch.zeros(2, 3, 8, 8))  # 192 elements, each -log(1 - 0.5)
+        tensor(133.0842)
+
+    Source: Park et al. 2023, https://arxiv.org/abs/2308.14595, Eq. 1.
+    """
+
+    def __init__(
+        self,
+        base: str | Callable[[Tensor, Tensor], Tensor] = "l2",
+        amplify: bool = True,
+        reduction: str = "sum",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if not callable(base) and not isinstance(base, str):
+            msg = f"Expected base to be a name from {sorted(ERRORS)} or a callable, got {type(base).__name__}."
+            raise TypeError(msg)
+        if isinstance(base, str) and base not in ERRORS:
+            msg = f"Expected base to be one of {sorted(ERRORS)} or a callable, got {base!r}."
+            raise ValueError(msg)
+        if reduction not in REDUCTIONS:
+            msg = f"Expected reduction to be one of {list(REDUCTIONS)}, got {reduction!r}."
+            raise ValueError(msg)
+        if not 1e-6 <= eps < 1:
+            msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
+            raise ValueError(msg)
+        self.base = base
+        self.amplify = amplify
+        self.reduction = reduction
+        self.eps = eps
+
+    def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of ``reconstruction`` against ``target``."""
+        return self.reduce(self.base_error(reconstruction, target))
+
+    def base_error(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return the element-wise base error in [0, 1], not amplified, after checking the tensors."""
+        check = not torch.compiler.is_compiling()
+        if check:
+            _check_range("reconstruction", reconstruction, "End the network with a sigmoid or clamp its output.")
+            _check_range("target", target, "Scale images to [0, 1]; do not normalise them by mean and deviation.")
+        if isinstance(self.base, str):
+            return reconstruction_error(reconstruction, target, self.base)
+        error = self.base(reconstruction, target)
+        if check:
+            _check_range("base error", error, "Scale or clamp what the base returns; LAMP takes the log of 1 - error.")
+        return error
+
+    def reduce(self, error: Tensor) -> Tensor:
+        """Return the loss of element-wise base errors: amplified if asked for, then reduced."""
+        error = amplify(error, self.eps) if self.amplify else error
+        if self.reduction == "none":
+            return error
+        if self.reduction == "mean":
+            return error.mean()
+        return error.sum() / (len(error) if error.ndim else 1)
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``print``."""
+        base = repr(self.base) if isinstance(self.base, str) else "<callable>"
+        return f"base={base}, amplify={self.amplify}, reduction={self.reduction!r}, eps={self.eps}"
+
+
+def _check_range(name: str, tensor: Tensor, remedy: str) -> None:
+    """Raise unless every value lies in [0, 1]; NaN fails the comparison too."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return  # the dtype is checked where the error is computed; an empty tensor has no values
+    low, high = tensor.detach().aminmax()
+    if not (low >= 0 and high <= 1):
+        what = f"values in [{low.item():.4g}, {high.item():.4g}]"
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            what = f"non-finite values ({(~torch.isfinite(tensor)).sum().item()} of {tensor.numel()})"
+        msg = f"Expected {name} with finite values in [0, 1], got {what}. {remedy}"
+        raise ValueError(msg)

@@ -1,0 +1,5 @@
+"""Models for anomalib."""
+
+from .lamp_ae import LampAE
+
+__all__ = ["LampAE"]

@@ -1,0 +1,238 @@
+"""LampAE: a reconstruction network trained with LAMP, as an anomalib model."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning import seed_everything
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch import Tensor
+from torchvision.transforms.v2 import Compose, Resize
+
+from anomalib_lamp.losses import LampLoss
+from anomalib_lamp.optim import configure_optimizer
+from anomalib_lamp.post_processing import OddsPostProcessor
+from anomalib_lamp.visualization import ReconstructionVisualizer
+
+from .torch_model import LampAEModel
+
+logger = logging.getLogger(__name__)
+
+LIGHTNING_DEFAULT_EPOCHS = 1000
+VALIDATIONS = 10
+
+
+class LampAE(AnomalibModule):
+    """Reconstruction model trained with loss amplification (LAMP).
+
+    A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
+    loss only: every pixel's error L becomes ``-log(1 - L)``. No pre-trained weights are needed.
+
+    Left open by the paper and chosen here: networks, image size, optimiser settings, training budget, and the score
+    (by default the maximum of a smoothed gradient-similarity map).
+
+    Args:
+        architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
+        width: Channels at half resolution; they double with every halving, up to 512.
+        depth: Number of halvings, at least 2.
+        skip_connections: For ``unet``: whether features of the way down join those of the way up.
+        latent_channels: For ``autoencoder``: channels of the bottleneck.
+        base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
+        reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
+        optimizer: ``adam``, ``adamw``, ``rmsprop`` or ``sgd`` (with momentum 0.9).
+        learning_rate: Peak learning rate. ``null`` takes 1e-3 for Adam and AdamW, 5e-4 for RMSprop, and for SGD 0.5,
+            divided by the number of elements of an image if the reduction is a sum.
+        schedule: ``cosine`` (linear warm-up over 5 % of the steps, then half a cosine to 0) or ``constant``.
+        max_steps: Training budget in optimisation steps, used if neither the number of epochs nor of steps is given to
+            the trainer. ``--trainer.max_epochs`` or ``--trainer.max_steps`` win, whether smaller or larger. (One
+            exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
+        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
+        pooling: How the image score is taken from the map: ``max``, ``mean``, or ``topk`` (mean of the largest).
+        topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
+        image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
+        seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
+            ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores.
+        pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
+        post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
+        evaluator: Evaluator, or ``true`` for anomalib's metrics.
+        visualizer: Visualizer, or ``true`` for pictures with the reconstruction.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
+
+    Example:
+        >>> model = LampAE(architecture="unet", base_loss="l1", optimizer="adamw", max_steps=500, seed=0)
+        >>> model.name
+        'LampAE'
+
+    Source: Park et al., "Neural Network Training Strategy to Enhance Anomaly Detection Performance: A Perspective on
+    Reconstruction Loss Amplification", 2023, https://arxiv.org/abs/2308.14595
+    """
+
+    def __init__(
+        self,
+        architecture: str = "autoencoder",
+        width: int = 32,
+        depth: int = 4,
+        skip_connections: bool = True,
+        latent_channels: int = 32,
+        base_loss: str = "l2",
+        amplify: bool = True,
+        reduction: str = "sum",
+        optimizer: str = "adam",
+        learning_rate: float | None = None,
+        schedule: str = "cosine",
+        max_steps: int = 1000,
+        map_metric: str = "msgms",
+        smoothing: float = 4.0,
+        pooling: str = "max",
+        topk_fraction: float = 0.01,
+        image_size: int = 256,
+        seed: int | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((image_size, image_size))
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        if max_steps < 1:
+            msg = f"Expected max_steps to be at least 1, got {max_steps}."
+            raise ValueError(msg)
+        if reduction == "none":
+            msg = "Expected reduction to be 'sum' or 'mean', got 'none': training needs a scalar."
+            raise ValueError(msg)
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.model: LampAEModel = LampAEModel(
+                architecture=architecture,
+                width=width,
+                depth=depth,
+                skip_connections=skip_connections,
+                latent_channels=latent_channels,
+                map_metric=map_metric,
+                smoothing=smoothing,
+                pooling=pooling,
+                topk_fraction=topk_fraction,
+            )
+        self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.max_steps = max_steps
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Before fitting, apply the model's training budget unless the trainer was given one."""
+        if stage == "fit":
+            self._apply_training_budget()
+
+    def _apply_training_budget(self) -> None:
+        """Train for ``max_steps`` and validate ten times, unless the user limited epochs or steps.
+
+        Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit.
+        """
+        trainer = self.trainer
+        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        untouched = trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS or (timed and trainer.max_epochs == -1)
+        if trainer.max_steps != -1 or not untouched:
+            return
+        trainer.fit_loop.max_epochs = -1
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
+            trainer.val_check_interval = math.ceil(self.max_steps / VALIDATIONS)
+            trainer.check_val_every_n_epoch = None
+        logger.info("Training for %d steps (init argument max_steps).", self.max_steps)
+
+    def on_fit_start(self) -> None:
+        """Seed shuffling and training."""
+        if self.seed is not None:
+            seed_everything(self.seed, workers=True, verbose=False)
+
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Return the loss of a batch and log the training curves.
+
+        Args:
+            batch: Batch of images without defects, in [0, 1].
+            *args: Not used.
+            **kwargs: Not used.
+        """
+        del args, kwargs
+        reconstruction: Tensor = self.model(batch.image)
+        error = self.loss.base_error(reconstruction, batch.image)
+        loss = self.loss.reduce(error)
+        size = len(batch.image)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
+        return loss
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """After the last step ask to stop: only then does Lightning validate in the middle of an epoch."""
+        del args, kwargs
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Add the predictions to the batch, where the post-processor and the evaluator read them."""
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser and its schedule over the steps that the trainer will take."""
+        height, width = self.input_size or (256, 256)
+        elements = 3 * height * width if self.loss.reduction == "sum" else 1
+        return configure_optimizer(
+            self.model.parameters(),
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            total_steps=self.trainer.estimated_stepping_batches,
+            summed_elements=elements,
+        )
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return trainer arguments: no validation before training, there is nothing to validate."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Return the learning type: images without defects only."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Return a pre-processor that resizes as exported models do (no antialiasing) and keeps images in [0, 1].
+
+        Args:
+            image_size: Height and width in pixels; 256 x 256 if not given.
+        """
+        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=False)]))
+
+    def configure_post_processor(self) -> PostProcessor:
+        """Return a post-processor that normalises without clipping."""
+        return OddsPostProcessor()
+
+    @classmethod
+    def configure_visualizer(cls) -> ReconstructionVisualizer:
+        """Return a visualizer that shows the reconstruction."""
+        return ReconstructionVisualizer()

@@ -1,0 +1,193 @@
+"""The networks of LampAE, and the model that turns a reconstruction into an anomaly map and a score. No Lightning."""
+
+from typing import ClassVar
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from .anomaly_map import AnomalyMapGenerator, pool_score
+
+MAX_CHANNELS = 512
+
+
+def conv_block(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Return convolution 3 x 3, batch norm, leaky ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+class Autoencoder(nn.Module):
+    """Convolutional autoencoder: halve the image ``depth`` times, squeeze the channels, and enlarge again.
+
+    Args:
+        width: Channels at half resolution; they double with every halving, up to 512.
+        depth: Number of halvings.
+        latent_channels: Channels of the smallest feature map, the bottleneck.
+
+    Shape:
+        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``.
+
+    Example:
+        >>> Autoencoder(width=8, depth=3)(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 3, 64, 64])
+    """
+
+    def __init__(self, width: int = 32, depth: int = 4, latent_channels: int = 32) -> None:
+        super().__init__()
+        channels = [min(width * 2**level, MAX_CHANNELS) for level in range(depth)]
+        self.down = nn.ModuleList(conv_block(i, o, stride=2) for i, o in zip([3, *channels], channels, strict=False))
+        self.squeeze = nn.Conv2d(channels[-1], latent_channels, 1)
+        self.expand = conv_block(latent_channels, channels[-1])
+        self.up = nn.ModuleList(
+            conv_block(i, o) for i, o in zip(channels[::-1], [*channels[-2::-1], width], strict=True)
+        )
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstruction of ``images``."""
+        sizes = []
+        x = images
+        for block in self.down:
+            sizes.append(x.shape[-2:])
+            x = block(x)
+        x = self.expand(self.squeeze(x))
+        for block, size in zip(self.up, reversed(sizes), strict=True):
+            x = block(F.interpolate(x, size=size, mode="nearest"))
+        return torch.sigmoid(self.head(x))
+
+
+class UNet(nn.Module):
+    """U-Net that works from half resolution downwards, with a dilated middle for a large receptive field.
+
+    There is no skip connection at full resolution: it would copy every pixel, the anomalous ones too.
+
+    Args:
+        width: Channels at half resolution; they double with every halving, up to 512.
+        depth: Number of halvings.
+        skip_connections: Whether features of the way down join those of the same size on the way up. Without them the
+            whole image has to pass the smallest feature map.
+
+    Shape:
+        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``.
+
+    Example:
+        >>> UNet(width=8, depth=3)(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 3, 64, 64])
+    """
+
+    def __init__(self, width: int = 32, depth: int = 4, skip_connections: bool = True) -> None:
+        super().__init__()
+        channels = [min(width * 2**level, MAX_CHANNELS) for level in range(depth)]
+        self.skip_connections = skip_connections
+        self.down = nn.ModuleList(
+            nn.Sequential(conv_block(i, o, stride=2), conv_block(o, o))
+            for i, o in zip([3, *channels], channels, strict=False)
+        )
+        self.middle = nn.Sequential(*(conv_block(channels[-1], channels[-1], dilation=d) for d in (2, 4)))
+        self.up = nn.ModuleList(
+            nn.Sequential(conv_block(i + (o if skip_connections else 0), o), conv_block(o, o))
+            for i, o in zip(channels[::-1], channels[-2::-1], strict=False)
+        )
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstruction of ``images``."""
+        features = []
+        x = images
+        for block in self.down:
+            x = block(x)
+            features.append(x)
+        x = self.middle(x)
+        for block, feature in zip(self.up, features[-2::-1], strict=True):
+            x = F.interpolate(x, size=feature.shape[-2:], mode="nearest")
+            x = block(torch.cat([x, feature], dim=1) if self.skip_connections else x)
+        x = F.interpolate(x, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.sigmoid(self.head(x))
+
+
+class LampAEModel(nn.Module):
+    """Reconstruct images; in evaluation mode return the anomaly map and the score made from the error.
+
+    Args:
+        architecture: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
+        width: Channels at half resolution; they double with every halving, up to 512. At least 1.
+        depth: Number of halvings, at least 2.
+        skip_connections: For ``unet``: whether features of the way down join those of the way up.
+        latent_channels: For ``autoencoder``: channels of the bottleneck.
+        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
+        pooling: How the score is taken from the map: ``max``, ``mean``, or ``topk`` for the mean of the largest values.
+        topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
+
+    Shape:
+        Images (N, 3, H, W) in [0, 1]. In training mode returns the reconstruction, same shape; in evaluation mode an
+        :class:`anomalib.data.InferenceBatch` with ``anomaly_map`` (N, 1, H, W) and ``pred_score`` (N, 1), in [0, 1].
+
+    Raises:
+        ValueError: If an argument is unknown or out of range, or the images are too small for the depth.
+
+    Example:
+        >>> model = LampAEModel(width=8, depth=3).eval()
+        >>> predictions = model(torch.rand(2, 3, 64, 64))
+        >>> predictions.anomaly_map.shape, predictions.pred_score.shape
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 1]))
+    """
+
+    ARCHITECTURES: ClassVar = ("autoencoder", "unet")
+
+    def __init__(
+        self,
+        architecture: str = "autoencoder",
+        width: int = 32,
+        depth: int = 4,
+        skip_connections: bool = True,
+        latent_channels: int = 32,
+        map_metric: str = "msgms",
+        smoothing: float = 4.0,
+        pooling: str = "max",
+        topk_fraction: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if architecture not in self.ARCHITECTURES:
+            msg = f"Expected architecture to be one of {list(self.ARCHITECTURES)}, got {architecture!r}."
+            raise ValueError(msg)
+        if width < 1 or depth < 2 or latent_channels < 1:
+            msg = (
+                "Expected width >= 1, depth >= 2 and latent_channels >= 1, "
+                f"got width={width}, depth={depth}, latent_channels={latent_channels}."
+            )
+            raise ValueError(msg)
+        self.smallest_side = 2**depth
+        self.network: nn.Module = (
+            Autoencoder(width, depth, latent_channels)
+            if architecture == "autoencoder"
+            else UNet(width, depth, skip_connections)
+        )
+        self.anomaly_map_generator = AnomalyMapGenerator(map_metric, smoothing)
+        self.pooling = pooling
+        self.topk_fraction = topk_fraction
+        pool_score(torch.zeros(1, 1, 1, 1), pooling, topk_fraction)  # raises on a bad argument now, not after training
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the reconstruction of ``images``, same shape, in [0, 1]."""
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < self.smallest_side:
+            msg = (
+                f"Expected images of shape (N, 3, H, W) with H and W at least {self.smallest_side}, "
+                f"got shape {tuple(images.shape)}. Enlarge the images or lower `depth`."
+            )
+            raise ValueError(msg)
+        return self.network(images)
+
+    def forward(self, images: Tensor) -> Tensor | InferenceBatch:
+        """Return the reconstruction in training mode, the predictions in evaluation mode."""
+        reconstruction = self.reconstruct(images)
+        if self.training:
+            return reconstruction
+        anomaly_map = self.anomaly_map_generator(reconstruction, images)
+        score = pool_score(anomaly_map, self.pooling, self.topk_fraction)
+        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)

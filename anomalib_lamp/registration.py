@@ -1,0 +1,54 @@
+"""The one place that touches anomalib's registries."""
+
+import importlib.metadata
+from importlib import import_module
+from types import ModuleType
+
+HOST_MINIMUM = (2, 7)
+
+
+def register() -> None:
+    """Make our models and datamodules known to anomalib under their bare and dotted names. Idempotent.
+
+    Importing :mod:`anomalib_lamp` calls this. Afterwards ``get_model("lamp_ae")``, ``get_model({"class_path": ...})``
+    with ``LampAE``, ``anomalib_lamp.LampAE`` or ``anomalib.models.LampAE``, ``get_datamodule``, ``anomalib benchmark``
+    and the command line find them.
+
+    Raises:
+        ImportError: If anomalib is missing or older than 2.7.
+
+    Example:
+        >>> register()
+        >>> from anomalib.models import get_model
+        >>> get_model("lamp_ae", max_steps=10).name
+        'LampAE'
+    """
+    _require_host()
+    # The start-up hook calls this at the end of `import anomalib.models`, when it is not an attribute of anomalib yet.
+    host_models, host_data = import_module("anomalib.models"), import_module("anomalib.data")
+    from anomalib_lamp import data, models
+
+    _publish(models, host_models)
+    _publish(data, host_data)
+    host_models.ALLOWED_MODULES.add("anomalib_lamp")
+
+
+def _publish(ours: ModuleType, host: ModuleType) -> None:
+    """Make every public class of our package an attribute of the host's."""
+    for name in ours.__all__:
+        setattr(host, name, getattr(ours, name))
+        if name not in host.__all__:
+            host.__all__.append(name)
+
+
+def _require_host() -> None:
+    """Raise unless anomalib is installed in a version that we know."""
+    needed = ".".join(map(str, HOST_MINIMUM))
+    try:
+        version = importlib.metadata.version("anomalib")
+    except importlib.metadata.PackageNotFoundError:
+        msg = f"anomalib is not installed; `pip install 'anomalib>={needed}'`"
+        raise ImportError(msg) from None
+    if tuple(int(part) for part in version.split(".")[:2]) < HOST_MINIMUM:
+        msg = f"anomalib {version} is too old; `pip install -U 'anomalib>={needed}'`"
+        raise ImportError(msg)

@@ -1,0 +1,65 @@
+"""Shared fixtures: a small drawn data set, and quiet, single-folder runs of anomalib's Engine."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+import anomalib_lamp
+from anomalib_lamp import SyntheticParts
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = Path(os.environ.get("ANOMALIB_LAMP_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def parts_root(tmp_path_factory):
+    """Folder with a few small drawn parts."""
+    root = tmp_path_factory.mktemp("parts")
+    make_parts(root).prepare_data()
+    return root
+
+
+def make_parts(root, **arguments):
+    """Return a tiny SyntheticParts datamodule."""
+    options = {"image_size": 64, "num_train": 8, "num_test_good": 4, "num_test_per_defect": 1, "train_batch_size": 4}
+    return SyntheticParts(root=root, **{**options, **arguments})
+
+
+@pytest.fixture
+def parts(parts_root):
+    """Datamodule over the drawn parts."""
+    return make_parts(parts_root)
+
+
+@pytest.fixture
+def make_engine(tmp_path):
+    """Return engines that write below tmp_path; one engine per run, as anomalib needs it."""
+
+    def make(**arguments):
+        options = {"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, "logger": False}
+        return Engine(**{**options, **arguments})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder with real data sets; tests that need it skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real images at {SHARED_DATA}; set ANOMALIB_LAMP_DATA to a folder with MVTecAD/bottle")
+    return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def add_doctest_names(doctest_namespace):
+    """Names that doctests use without importing them."""
+    doctest_namespace["torch"] = torch
+    doctest_namespace["anomalib_lamp"] = anomalib_lamp

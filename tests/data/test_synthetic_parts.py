@@ -1,0 +1,245 @@
+"""SyntheticParts: layout, determinism, exact masks, drawing once, errors and batches."""
+
+import json
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from anomalib.data.datasets.image.mvtecad import MVTecADDataset
+
+from anomalib_lamp.data import synthetic_parts
+from anomalib_lamp.data.synthetic_parts import DEFECTS, PARTS, SyntheticParts, draw_defective, draw_good
+
+SMALL = {"image_size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
+
+
+def drawn(root: Path, **changes) -> dict[str, bytes]:
+    """Draw a small data set and read every image of it."""
+    data = SyntheticParts(root, **{**SMALL, **changes})
+    data.prepare_data()
+    folder = root / data.category
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_layout_is_mvtec_ads(tmp_path):
+    files = set(drawn(tmp_path))
+    expected = {f"train/good/{i:03}.png" for i in range(3)} | {f"test/good/{i:03}.png" for i in range(2)}
+    for defect in ("scratch", "dent", "contamination", "missing"):
+        expected |= {f"test/{defect}/000.png", f"ground_truth/{defect}/000_mask.png"}
+    assert files == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["washer"]  # nothing unfinished is left behind
+    train = MVTecADDataset(root=tmp_path, category="washer", split="train")
+    test = MVTecADDataset(root=tmp_path, category="washer", split="test")
+    assert (len(train), len(test)) == (3, 6)
+    for item in test:
+        by_hand = cv2.imread(item.image_path)[..., ::-1]
+        assert (np.rint(255 * item.image.permute(1, 2, 0).numpy()) == by_hand).all()
+        assert bool(item.gt_label) == ("good" not in item.image_path)
+        assert bool(item.gt_mask.any()) == bool(item.gt_label)
+
+
+def test_files_hold_the_drawings_in_rgb(tmp_path):
+    drawn(tmp_path, category="tablets")
+    _, image, mask = draw_defective("tablets", "dent", 0, image_size=64)
+    assert (cv2.imread(str(tmp_path / "tablets/test/dent/000.png"))[..., ::-1] == image).all()
+    assert (cv2.imread(str(tmp_path / "tablets/ground_truth/dent/000_mask.png"), 0) == mask).all()
+    red, _, blue = image.reshape(-1, 3).max(axis=0).astype(int) - image.reshape(-1, 3).min(axis=0)
+    assert red > 0
+    assert blue > 0
+    assert (image[..., 0].astype(int) - image[..., 2] > 60).any()  # the caps are red, not blue
+    assert not (image[..., 2].astype(int) - image[..., 0] > 60).any()
+
+
+def test_same_arguments_same_bytes(tmp_path):
+    assert drawn(tmp_path / "a") == drawn(tmp_path / "b")
+
+
+def test_global_random_state_is_neither_used_nor_changed():
+    np.random.seed(1)  # noqa: NPY002
+    first, state = draw_good("fabric", "train", 0, image_size=64), np.random.get_state()[1].copy()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert (draw_good("fabric", "train", 0, image_size=64) == first).all()
+
+
+def test_other_drawing_seed_gives_other_images(tmp_path):
+    a, b = drawn(tmp_path / "a"), drawn(tmp_path / "b", drawing_seed=1)
+    assert a.keys() == b.keys()
+    assert all(a[name] != b[name] for name in a if not name.startswith("ground_truth"))
+
+
+def test_no_two_images_are_the_same(tmp_path):
+    images = [content for name, content in drawn(tmp_path).items() if not name.startswith("ground_truth")]
+    assert len(set(images)) == len(images)
+
+
+def test_growing_the_counts_keeps_the_earlier_images(tmp_path):
+    few = drawn(tmp_path / "few")
+    more = drawn(tmp_path / "more", num_train=5, num_test_good=3, num_test_per_defect=2)
+    assert len(more) == 5 + 3 + 2 * 4 * 2
+    assert {name: more[name] for name in few} == few
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("category", PARTS)
+@pytest.mark.parametrize("image_size", [32, 64, 101])
+def test_defect_changes_the_image_inside_the_mask_and_nowhere_else(category, defect, image_size):
+    for index in range(10 if image_size == 32 else 3):  # a small dark part is the hardest to harm noticeably
+        clean, defective, mask = draw_defective(category, defect, index, image_size=image_size)
+        assert clean.shape == defective.shape == (image_size, image_size, 3)
+        assert clean.dtype == defective.dtype == mask.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 255}
+        changed = (clean != defective).any(axis=2)
+        assert not changed[mask == 0].any()
+        assert changed[mask == 255].mean() > 0.5
+        assert 0.0005 <= (mask == 255).mean() <= 0.1
+        size_of_change = np.abs(clean.astype(int) - defective).max(axis=2)[mask == 255].mean()
+        assert size_of_change > 7.5  # the door is 8 grey levels before rounding
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("category", ["washer", "connector"])
+def test_defects_lie_on_the_part(category, defect):
+    """The table around a washer or a connector is bright or framed: its corners and rim stay as they were."""
+    on_part = np.zeros((64, 64), bool)
+    y, x = (np.mgrid[:64, :64] + 0.5) / 64 - 0.5
+    if category == "washer":
+        on_part = np.abs(np.hypot(x, y) - 0.265) < 0.105 + 0.06
+    else:
+        on_part = (np.abs(x) < 0.41 + 0.06) & (np.abs(y) < 0.19 + 0.07)
+    for index in range(5):
+        mask = draw_defective(category, defect, index, image_size=64)[2]
+        assert on_part[mask == 255].all()
+
+
+def test_good_parts_differ_in_light_and_pose():
+    images = np.stack([draw_good("washer", "train", i, image_size=64) for i in range(12)]).astype(float)
+    brightness = images.mean(axis=(1, 2, 3))
+    assert brightness.std() > 3
+    y, x = np.mgrid[:64, :64]
+    holes = []
+    for image in images:
+        grey = image.mean(axis=2) > image.mean()
+        disc = grey & (np.hypot(x - 31.5, y - 31.5) < 16)  # the table seen through the hole
+        holes.append((x[disc].mean(), y[disc].mean()))
+    assert np.std(holes, axis=0).min() > 0.15
+    assert np.abs(np.mean(holes, axis=0) - 31.5).max() < 1.5
+
+
+def test_drawn_once(tmp_path):
+    drawn(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    SyntheticParts(tmp_path, **SMALL, train_batch_size=7, seed=3).prepare_data()  # loading options are not drawing's
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_other_category_lies_beside_the_first(tmp_path):
+    drawn(tmp_path)
+    drawn(tmp_path, category="fabric")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fabric", "washer"]
+
+
+@pytest.mark.parametrize("change", [{"num_train": 4}, {"drawing_seed": 9}, {"image_size": 32}])
+def test_folder_drawn_with_other_arguments_is_refused_untouched(tmp_path, change):
+    before = drawn(tmp_path)
+    with pytest.raises(ValueError, match="another root, or delete the folder") as error:
+        SyntheticParts(tmp_path, **{**SMALL, **change}).prepare_data()
+    ((name, value),) = change.items()
+    default = {**SMALL, "drawing_seed": 0}[name]
+    assert str(tmp_path / "washer") in str(error.value)
+    assert f"{name!r}: {value}" in str(error.value)
+    assert f"{name!r}: {default}" in str(error.value)
+    assert drawn(tmp_path) == before
+
+
+def test_strangers_folder_is_refused_untouched(tmp_path):
+    (tmp_path / "washer").mkdir()
+    (tmp_path / "washer" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"no drawn\.json"):
+        SyntheticParts(tmp_path, **SMALL).prepare_data()
+    assert [path.name for path in tmp_path.rglob("*")] == ["washer", "mine.txt"]
+
+
+def test_broken_off_drawing_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synthetic_parts, "draw_defective", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        SyntheticParts(tmp_path, **SMALL).prepare_data()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_draw_at_the_same_time(tmp_path, monkeypatch):
+    """Both begin before either has ended; both end well, with one complete data set."""
+    together, write = threading.Barrier(2), SyntheticParts._draw
+
+    def draw(self, folder):
+        together.wait(timeout=30)
+        write(self, folder)
+        together.wait(timeout=30)
+
+    monkeypatch.setattr(SyntheticParts, "_draw", draw)
+    errors = []
+
+    def work():
+        try:
+            SyntheticParts(tmp_path, **SMALL).prepare_data()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [path.name for path in tmp_path.iterdir()] == ["washer"]
+    assert json.loads((tmp_path / "washer" / "drawn.json").read_text())["num_train"] == 3
+    assert len(list(tmp_path.rglob("*.png"))) == 3 + 2 + 2 * 4
+
+
+def test_unknown_category_lists_the_known():
+    with pytest.raises(ValueError, match=r"washer, connector, fabric, tablets.*'bottle'"):
+        SyntheticParts(category="bottle")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("image_size", 31, 32), ("num_train", 0, 1), ("num_test_good", 0, 1), ("num_test_per_defect", -1, 1)],
+)
+def test_too_small_a_number_is_refused(name, value, least):
+    with pytest.raises(ValueError, match=f"Expected {name} of {least} or more. Got {value}. Set {name}={least}"):
+        SyntheticParts(**{name: value})
+
+
+@pytest.mark.parametrize("category", PARTS)
+def test_batches(tmp_path, category):
+    data = SyntheticParts(
+        tmp_path, category, **SMALL, train_batch_size=2, eval_batch_size=3, val_split_mode="from_test"
+    )
+    data.prepare_data()
+    data.setup()
+    assert data.name == "SyntheticParts"
+    assert data.category == category
+    assert len(data.train_data) == 3
+    assert len(data.val_data) + len(data.test_data) == 6
+    train, test = next(iter(data.train_dataloader())), next(iter(data.test_dataloader()))
+    assert train.image.shape == (2, 3, 64, 64)
+    assert test.image.shape == (len(test.gt_label), 3, 64, 64)
+    assert test.gt_mask.shape == (len(test.gt_label), 64, 64)
+    assert test.gt_mask.dtype == torch.bool
+    for image in (train.image, test.image):
+        assert image.min() >= 0
+        assert 0.5 < image.max() <= 1
+
+
+def test_default_validation_set_is_the_test_set(tmp_path):
+    data = SyntheticParts(tmp_path, **SMALL)
+    data.prepare_data()
+    data.setup()
+    assert sorted(data.val_data.samples.image_path) == sorted(data.test_data.samples.image_path)
+    assert len(data.val_data) == 6
