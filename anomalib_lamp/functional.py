@@ -167,24 +167,37 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Tensor:
-    """Return images smoothed by a separable Gaussian, reflected at the border.
+    """Return images smoothed by a Gaussian, reflected at the border.
+
+    Rows and columns are smoothed by a matrix product each: on the CPU several times faster than grouped convolutions
+    with three channels, most of all backwards.
 
     Args:
-        images: Tensor (N, C, H, W), H and W larger than half the window.
+        images: Tensor (..., H, W), H and W larger than half the window.
         sigma: Standard deviation in pixels, larger than 0.
         window: Side of the window in pixels, odd. Defaults to four standard deviations to each side, shrunk to what
             the image can be reflected by.
 
     Returns:
-        Tensor of the same shape.
+        Tensor of the same shape, float32 or float64.
     """
-    radius = window // 2 if window else min(math.ceil(4 * sigma), min(images.shape[-2:]) - 1)
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
-    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
-    rows = F.conv2d(padded, kernel, groups=images.shape[1])
-    return F.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])
+    height, width = images.shape[-2:]
+    radius = window // 2 if window else min(math.ceil(4 * sigma), height - 1, width - 1)
+    with torch.autocast(images.device.type, enabled=False):
+        images = _at_least_float32(images)
+        rows = _blur_matrix(height, sigma, radius).to(images)
+        columns = rows if width == height else _blur_matrix(width, sigma, radius).to(images)
+        return rows @ images @ columns.T
+
+
+def _blur_matrix(size: int, sigma: float, radius: int) -> Tensor:
+    """Return the matrix (size, size), float64, that smooths a column of pixels."""
+    offsets = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-0.5 * (offsets / sigma).double() ** 2)
+    last = size - 1
+    sources = last - (last - (torch.arange(size)[:, None] + offsets).abs()).abs()  # reflected into [0, last]
+    taps = (weights / weights.sum()).expand(size, -1)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add(1, sources, taps)
 
 
 ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -41,17 +41,9 @@ def configure_optimizer(
         >>> configure_optimizer(layer.parameters(), "sgd", total_steps=100)["optimizer"].defaults["lr"]
         0.5
     """
-    if optimizer not in DEFAULT_LEARNING_RATES:
-        msg = f"Expected optimizer to be one of {sorted(DEFAULT_LEARNING_RATES)}, got {optimizer!r}."
-        raise ValueError(msg)
-    if schedule not in SCHEDULES:
-        msg = f"Expected schedule to be one of {list(SCHEDULES)}, got {schedule!r}."
-        raise ValueError(msg)
+    check_optimizer_arguments(optimizer, learning_rate, schedule)
     if learning_rate is None:
         learning_rate = DEFAULT_LEARNING_RATES[optimizer] / (summed_elements if optimizer == "sgd" else 1)
-    if not learning_rate > 0:
-        msg = f"Expected learning_rate to be larger than 0, got {learning_rate}."
-        raise ValueError(msg)
 
     options = {"momentum": 0.9} if optimizer == "sgd" else {}
     classes = {"adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD}
@@ -62,6 +54,19 @@ def configure_optimizer(
     scale = cosine_scale(int(total_steps)) if schedule == "cosine" and math.isfinite(total_steps) else lambda _: 1.0
     scheduler = optim.lr_scheduler.LambdaLR(optimizer_, scale)
     return {"optimizer": optimizer_, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def check_optimizer_arguments(optimizer: str, learning_rate: float | None, schedule: str) -> None:
+    """Raise ValueError if a name is unknown or the learning rate is not positive; called before training too."""
+    if optimizer not in DEFAULT_LEARNING_RATES:
+        msg = f"Expected optimizer to be one of {sorted(DEFAULT_LEARNING_RATES)}, got {optimizer!r}."
+        raise ValueError(msg)
+    if schedule not in SCHEDULES:
+        msg = f"Expected schedule to be one of {list(SCHEDULES)}, got {schedule!r}."
+        raise ValueError(msg)
+    if learning_rate is not None and not learning_rate > 0:
+        msg = f"Expected learning_rate to be larger than 0, got {learning_rate}."
+        raise ValueError(msg)
 
 
 def cosine_scale(total_steps: int) -> Callable[[int], float]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_lamp.losses import LampLoss
-from anomalib_lamp.optim import configure_optimizer
+from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
@@ -119,6 +119,7 @@ class LampAE(AnomalibModule):
         if reduction == "none":
             msg = "Expected reduction to be 'sum' or 'mean', got 'none': training needs a scalar."
             raise ValueError(msg)
+        check_optimizer_arguments(optimizer, learning_rate, schedule)
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)

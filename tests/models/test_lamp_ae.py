@@ -1,0 +1,172 @@
+"""LampAE in anomalib's Engine: budget, reproducibility, optimisers, logs, metrics, checkpoints."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_parts
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import roc_auc_score
+
+from anomalib_lamp import LampAE
+
+SMALL = {"width": 4, "depth": 3, "image_size": 64}
+
+
+def small_model(**arguments):
+    return LampAE(**{**SMALL, "max_steps": 4, "seed": 0, "visualizer": False, **arguments})
+
+
+class CountValidations(Callback):
+    """Remembers after which steps validation ran."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.steps.append(trainer.global_step)
+
+
+class TestTrainingBudget:
+    def fit(self, engine, parts, **arguments):
+        engine.fit(small_model(**arguments), datamodule=parts)
+        return engine.trainer.global_step
+
+    def test_the_models_own_steps_end_the_training(self, make_engine, parts):
+        assert self.fit(make_engine(), parts, max_steps=5) == 5
+
+    @pytest.mark.parametrize("steps", [3, 7])
+    def test_steps_given_to_the_trainer_win_in_both_directions(self, make_engine, parts, steps):
+        assert self.fit(make_engine(max_steps=steps), parts, max_steps=5) == steps
+
+    @pytest.mark.parametrize("epochs", [1, 4])
+    def test_epochs_given_to_the_trainer_win_in_both_directions(self, make_engine, parts, epochs):
+        steps_per_epoch = 2
+        assert self.fit(make_engine(max_epochs=epochs), parts, max_steps=5) == epochs * steps_per_epoch
+
+    def test_a_time_limit_keeps_the_models_steps(self, make_engine, parts):
+        assert self.fit(make_engine(max_time="00:01:00:00"), parts, max_steps=5) == 5
+
+    def test_validates_ten_times_and_after_the_last_step(self, make_engine, parts):
+        counter = CountValidations()
+        self.fit(make_engine(callbacks=[counter]), parts, max_steps=25)
+        assert counter.steps == [3, 6, 9, 12, 15, 18, 21, 24, 25]
+
+    @pytest.mark.parametrize("steps", [3, 4])
+    def test_the_users_last_step_is_validated_too(self, make_engine, parts, steps):
+        engine = make_engine(max_steps=steps)
+        self.fit(engine, parts)
+        assert torch.isfinite(engine.model.post_processor.image_threshold)
+
+
+class TestSeed:
+    def weights(self, engine, parts, **arguments):
+        torch.manual_seed(torch.seed())  # whatever the global state is
+        model = small_model(**arguments)
+        engine.fit(model, datamodule=parts)
+        return torch.cat([parameter.detach().flatten() for parameter in model.model.parameters()])
+
+    def test_two_runs_give_identical_weights(self, make_engine, parts_root):
+        first, second, other = (
+            self.weights(make_engine(), make_parts(parts_root), seed=seed, max_steps=6) for seed in (3, 3, 4)
+        )
+        assert torch.equal(first, second)
+        assert not torch.equal(first, other)
+
+    def test_building_a_model_leaves_the_global_state_alone(self):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        small_model(seed=1)
+        assert torch.equal(torch.rand(3), expected)
+
+
+class TestTraining:
+    @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+    @pytest.mark.parametrize("reduction", ["sum", "mean"])
+    def test_every_optimiser_lowers_the_loss_with_its_default_rate(self, make_engine, parts, optimizer, reduction):
+        model = small_model(optimizer=optimizer, reduction=reduction, max_steps=30, base_loss="l1")
+        images = next(iter(self.loader(parts))).image
+        before = model.loss(model.model.train()(images), images).item()
+        make_engine(barebones=True, enable_checkpointing=False).fit(model, datamodule=parts)
+        assert model.loss(model.model.train()(images), images).item() < 0.9 * before
+
+    def loader(self, parts):
+        parts.prepare_data()
+        parts.setup()
+        return parts.train_dataloader()
+
+    @pytest.mark.parametrize("base_loss", ["l1", "l2", "ssim", "msgms"])
+    @pytest.mark.parametrize("amplify", [True, False])
+    def test_logs_the_training_curves(self, make_engine, parts, tmp_path, base_loss, amplify):
+        model = small_model(base_loss=base_loss, amplify=amplify, max_steps=4, reduction="mean")
+        make_engine(logger=CSVLogger(tmp_path), log_every_n_steps=1).fit(model, datamodule=parts)
+        curves = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+        loss, error = curves["train_loss_step"].dropna(), curves["train_base_error_step"].dropna()
+        assert len(loss) == len(error) == 4
+        assert (loss > error).all() if amplify else np.allclose(loss, error)
+        assert curves["learning_rate"].max() == pytest.approx(1e-3)
+
+    def test_rejects_normalised_images_with_the_remedy(self, make_engine, parts):
+        from anomalib.pre_processing import PreProcessor
+        from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+        pre_processor = PreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.2] * 3)]))
+        with pytest.raises(ValueError, match="do not normalise them by mean and deviation"):
+            make_engine().fit(small_model(pre_processor=pre_processor), datamodule=parts)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"max_steps": 0}, "max_steps to be at least 1"),
+            ({"reduction": "none"}, "training needs a scalar"),
+            ({"base_loss": "psnr"}, "got 'psnr'"),
+            ({"optimizer": "lion"}, r"\['adam', 'adamw', 'rmsprop', 'sgd'\], got 'lion'"),
+            ({"schedule": "step"}, r"\['constant', 'cosine'\], got 'step'"),
+            ({"learning_rate": 0.0}, "learning_rate to be larger than 0, got 0.0"),
+        ],
+    )
+    def test_rejects_bad_arguments_before_training(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            small_model(**arguments)
+
+
+class TestResults:
+    def test_metrics_agree_with_scikit_learn_on_the_same_scores(self, make_engine, parts):
+        """Both on raw scores (validation) and on normalised ones (test)."""
+        model = small_model(max_steps=20)
+        engine = make_engine()
+        engine.fit(model, datamodule=parts)
+        metrics = engine.test(model, datamodule=parts)[0]
+        raw = {"labels": [], "scores": [], "masks": [], "maps": []}
+        model.eval()
+        for batch in parts.test_dataloader():
+            with torch.no_grad():
+                predictions = model.model(batch.image)
+            raw["labels"].append(batch.gt_label)
+            raw["scores"].append(predictions.pred_score[:, 0])
+            raw["masks"].append(batch.gt_mask.flatten())
+            raw["maps"].append(predictions.anomaly_map.flatten())
+        labels, scores, masks, maps = (torch.cat(values).numpy() for values in raw.values())
+        assert metrics["image_AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
+        assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-6)
+
+    def test_checkpoint_gives_identical_scores(self, make_engine, parts, tmp_path):
+        model = small_model(architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk")
+        engine = make_engine()
+        engine.fit(model, datamodule=parts)
+        loaded = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path, weights_only=True)
+        images = torch.rand(2, 3, 90, 90)
+        before, after = model.eval()(images), loaded.eval()(images)
+        assert dict(loaded.hparams)["map_metric"] == "ssim"
+        assert torch.equal(before.pred_score, after.pred_score)
+        assert torch.equal(before.anomaly_map, after.anomaly_map)
+
+    def test_resumes_an_interrupted_training(self, make_engine, parts):
+        engine = make_engine()
+        engine.fit(small_model(max_steps=4), datamodule=parts)
+        checkpoint = engine.trainer.checkpoint_callback.best_model_path
+        resumed = make_engine()
+        resumed.fit(small_model(max_steps=9), datamodule=parts, ckpt_path=checkpoint)
+        assert resumed.trainer.global_step == 9
