@@ -129,9 +129,8 @@ def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     with torch.autocast(target.device.type, enabled=False):
         x, y = _at_least_float32(reconstruction), _at_least_float32(target)
-        n = len(x)
-        moments = gaussian_blur(torch.cat([x, y, x * x, y * y, x * y]), SSIM_SIGMA, SSIM_WINDOW)
-        mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.split(n)
+        moments = gaussian_blur(torch.stack([x, y, x * x, y * y, x * y]), SSIM_SIGMA, SSIM_WINDOW)
+        mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind()
         var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
         ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
         return ((1 - ssim) / 2).clamp(0, 1)

@@ -10,6 +10,7 @@ from anomalib.engine import Engine
 import anomalib_lamp
 from anomalib_lamp import SyntheticParts
 
+torch.set_num_threads(1)  # the test models are tiny: on a busy machine more threads only wait for each other
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("ANOMALIB_LAMP_DATA", REPOSITORY.parent / "shared" / "data"))
 

@@ -24,7 +24,7 @@ class CountValidations(Callback):
     def __init__(self):
         self.steps = []
 
-    def on_validation_end(self, trainer, pl_module):
+    def on_validation_end(self, trainer, pl_module):  # noqa: ARG002
         self.steps.append(trainer.global_step)
 
 
@@ -152,7 +152,7 @@ class TestResults:
         assert metrics["image_AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
         assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-6)
 
-    def test_checkpoint_gives_identical_scores(self, make_engine, parts, tmp_path):
+    def test_checkpoint_gives_identical_scores(self, make_engine, parts):
         model = small_model(architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk")
         engine = make_engine()
         engine.fit(model, datamodule=parts)

@@ -1,0 +1,145 @@
+"""What anomalib asks of its own models, of every architecture: the eight checks of its integration suite."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import PredictDataset
+from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
+from conftest import make_parts
+from PIL import Image
+from torchvision.transforms.v2.functional import to_dtype, to_image
+
+from anomalib_lamp import LampAE
+
+ARCHITECTURES = {
+    "autoencoder": {"architecture": "autoencoder", "base_loss": "l2"},
+    "unet": {"architecture": "unet", "base_loss": "ssim", "map_metric": "l1"},
+    "unet-without-skips": {
+        "architecture": "unet",
+        "skip_connections": False,
+        "map_metric": "ssim",
+        "pooling": "topk",
+    },
+}
+ONNX = {"opset_version": 18}
+
+
+def build(arguments):
+    return LampAE(width=4, depth=3, image_size=64, max_steps=10, seed=0, **arguments)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def trained(request, parts_root, tmp_path_factory):
+    """A model after fit and test, with its checkpoint, for every architecture."""
+    from anomalib.engine import Engine
+
+    folder = tmp_path_factory.mktemp("trained")
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=folder, logger=False)
+    model = build(request.param)
+    engine.fit(model, datamodule=make_parts(parts_root))
+    checkpoint = engine.trainer.checkpoint_callback.best_model_path
+    return {"model": model, "checkpoint": checkpoint, "arguments": request.param, "folder": folder}
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    """A photograph of 900 x 900 pixels: exported models have to resize it as training does."""
+    path = tmp_path_factory.mktemp("photographs") / "part.png"
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (60, 60, 3), dtype=np.uint8)).resize(
+        (900, 900), Image.Resampling.BICUBIC
+    )
+    fine = np.clip(np.asarray(coarse, dtype=float) + rng.normal(0, 20, (900, 900, 3)), 0, 255)
+    Image.fromarray(fine.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(trained, photograph):
+    """What the Engine predicts for the photograph, from the checkpoint."""
+    from anomalib.engine import Engine
+
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=trained["folder"], logger=False)
+    model = build(trained["arguments"])
+    dataset = PredictDataset(photograph)
+    return engine.predict(model, dataset=dataset, ckpt_path=trained["checkpoint"], return_predictions=True)[0]
+
+
+class TestEngine:
+    def test_test_from_checkpoint(self, trained, make_engine, parts):
+        metrics = make_engine().test(build(trained["arguments"]), datamodule=parts, ckpt_path=trained["checkpoint"])
+        assert set(metrics[0]) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
+
+    def test_train(self, trained, make_engine, parts):
+        metrics = make_engine().train(build(trained["arguments"]), datamodule=parts)
+        assert metrics[0]["pixel_AUROC"] > 0
+
+    def test_validate(self, trained, make_engine, parts):
+        model = build(trained["arguments"])
+        make_engine().validate(model, datamodule=parts, ckpt_path=trained["checkpoint"])
+        assert torch.isfinite(model.post_processor.image_threshold)
+
+    def test_predict_a_datamodule(self, trained, make_engine, parts):
+        model = build(trained["arguments"])
+        batches = make_engine().predict(model, datamodule=parts, ckpt_path=trained["checkpoint"])
+        assert sum(len(batch) for batch in batches) == 8
+
+    def test_predict_a_folder_of_images(self, trained, make_engine, parts_root, tmp_path):
+        folder = parts_root / "washer" / "test" / "scratch"
+        model = build(trained["arguments"])
+        batches = make_engine().predict(model, data_path=folder, ckpt_path=trained["checkpoint"])
+        assert all(0 <= batch.pred_score.min() <= batch.pred_score.max() <= 1 for batch in batches)
+        assert len(list(tmp_path.rglob("images/**/*.png"))) == len(list(folder.glob("*.png")))
+
+
+class TestExportEqualsTraining:
+    """Scores, maps and labels of an export are the Engine's, on an image of another size than the model's."""
+
+    def check(self, expected, score, anomaly_map, label):
+        score, anomaly_map, label = (torch.as_tensor(value).detach().squeeze() for value in (score, anomaly_map, label))
+        torch.testing.assert_close(score, expected.pred_score.squeeze(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(anomaly_map, expected.anomaly_map.squeeze(), atol=1e-4, rtol=0)
+        assert label.bool() == expected.pred_label.squeeze()
+
+    def test_torch(self, trained, make_engine, tmp_path, photograph, expected, monkeypatch):
+        path = make_engine().export(
+            build(trained["arguments"]), ExportType.TORCH, tmp_path, ckpt_path=trained["checkpoint"]
+        )
+        monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+        result = TorchInferencer(path, device="cpu").predict(photograph)
+        self.check(expected, result.pred_score, result.anomaly_map, result.pred_label)
+
+    def test_onnx(self, trained, make_engine, tmp_path, photograph, expected):
+        onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra anomalib-lamp[onnx]")
+        path = make_engine().export(
+            build(trained["arguments"]),
+            ExportType.ONNX,
+            tmp_path,
+            ckpt_path=trained["checkpoint"],
+            onnx_kwargs=ONNX,
+        )
+        session = onnxruntime.InferenceSession(path)
+        image = to_dtype(to_image(Image.open(photograph)), torch.float32, scale=True)[None].numpy()
+        names = [output.name for output in session.get_outputs()]
+        result = dict(zip(names, session.run(None, {"input": image}), strict=True))
+        self.check(expected, result["pred_score"], result["anomaly_map"], result["pred_label"])
+
+    def test_openvino(self, trained, make_engine, tmp_path, photograph, expected):
+        pytest.importorskip("openvino", reason="needs the extra anomalib-lamp[openvino]")
+        path = make_engine().export(
+            build(trained["arguments"]),
+            ExportType.OPENVINO,
+            tmp_path,
+            ckpt_path=trained["checkpoint"],
+            onnx_kwargs=ONNX,
+        )
+        inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
+        result = inferencer.predict(photograph)
+        self.check(expected, result.pred_score, result.anomaly_map, result.pred_label)
+
+
+def test_trains_under_bfloat16(make_engine, parts):
+    """--trainer.precision bf16-mixed trains; on the CPU with AMX it is the fast way."""
+    model = build(ARCHITECTURES["unet"])
+    make_engine(precision="bf16-mixed").fit(model, datamodule=parts)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
