@@ -1,0 +1,93 @@
+"""Every file in configs/ trains on a small data set, and says what the code says."""
+
+import inspect
+from argparse import Namespace
+
+import pandas as pd
+import pytest
+import yaml
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.models import AnomalibModule
+from anomalib.pipelines import Benchmark
+from conftest import REPOSITORY
+
+from anomalib_lamp import LampAE
+
+CONFIGS = REPOSITORY / "configs"
+MODELS = sorted((CONFIGS / "model").glob("*.yaml"))
+DATA = sorted((CONFIGS / "data").glob("*.yaml"))
+BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))
+QUICK_MODEL = {"width": 4, "image_size": 64, "max_steps": 2}
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def train(model, data, root, folder):
+    """Run `anomalib train` and return the folder of its results."""
+    quick = [word for key, value in QUICK_MODEL.items() for word in (f"--model.{key}", str(value))]
+    command = ["train", "--config", str(model), "--data", str(data), "--data.root", str(root)]
+    AnomalibCLI([*command, *quick, "--trainer.accelerator", "cpu", "--default_root_dir", str(folder)])
+    return next(folder.glob("LampAE/*/*/latest"), None) or next(folder.glob("LampAE/*/latest"))
+
+
+def parts_as(data, parts_root, tmp_path):
+    """Return a root that suits the data config: the small drawn parts, by themselves or as a folder of good photos."""
+    if data.name == "good_photos_only.yaml":
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "good").symlink_to(parts_root / "washer" / "train" / "good")
+        return tmp_path / "photos"
+    if data.name == "mvtec.yaml":
+        (tmp_path / "mvtec").mkdir()
+        (tmp_path / "mvtec" / "bottle").symlink_to(parts_root / "washer")
+        return tmp_path / "mvtec"
+    return tmp_path / "drawn"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names(MODELS))
+def test_model_configs_train(model, parts_root, tmp_path):
+    data = CONFIGS / "data" / "mvtec.yaml"
+    results = train(model, data, parts_as(data, parts_root, tmp_path), tmp_path / "results")
+    assert (results / "weights" / "lightning" / "model.ckpt").is_file()
+    assert isinstance(AnomalibModule.from_config(model), LampAE)
+
+
+@pytest.mark.parametrize("data", DATA, ids=names(DATA))
+def test_data_configs_train(data, parts_root, tmp_path):
+    root = parts_as(data, parts_root, tmp_path)
+    results = train(CONFIGS / "model" / "lamp_ae.yaml", data, root, tmp_path / "results")
+    assert list(results.rglob("images/**/*.png"))
+
+
+def test_the_default_config_states_the_defaults():
+    stated = yaml.safe_load((CONFIGS / "model" / "lamp_ae.yaml").read_text())["model"]["init_args"]
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(LampAE).parameters.items()
+        if not name.endswith(("processor", "evaluator", "visualizer"))
+    }
+    assert stated == {**defaults, "seed": 0}
+
+
+@pytest.mark.parametrize("config", BENCHMARKS, ids=names(BENCHMARKS))
+def test_benchmark_configs_give_a_row_per_job(config, parts_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load(config.read_text())
+    arguments = content["benchmark"]["model"]["init_args"]
+    jobs = 1
+    for value in arguments.values():
+        if isinstance(value, dict):
+            value["grid"] = value["grid"][:2]
+            jobs *= len(value["grid"])
+    arguments.update(QUICK_MODEL, depth=3)
+    root = parts_as(CONFIGS / "data" / "mvtec.yaml", parts_root, tmp_path)
+    content["benchmark"]["data"]["init_args"].update(root=str(root))
+    content["benchmark"]["data"]["init_args"]["category"] = "bottle"
+    content["benchmark"]["data"]["class_path"] = "MVTec"
+    quick = tmp_path / "quick.yaml"
+    quick.write_text(yaml.safe_dump(content))
+    Benchmark().run(Namespace(config=quick))
+    results = pd.read_csv(next(tmp_path.glob("runs/**/results.csv")))
+    assert len(results) == jobs
+    assert results["image_AUROC"].between(0, 1).all()
