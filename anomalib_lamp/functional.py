@@ -20,8 +20,8 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
     becomes 1.66). The slope is :math:`1 / (1 - L)`.
 
     The paper leaves the singularity at ``L = 1`` open. Here ``L`` is clamped to ``1 - eps``, so that value and
-    gradient stay finite: the largest value is ``-log(eps)``, 13.8 by default, and beyond the clamp the gradient is
-    zero. The logarithm is taken in float32 (float64 for float64 input), also under autocast.
+    gradient stay finite: the largest value is ``-log(eps)``, 13.8 by default, up to the rounding of ``1 - eps``. Beyond
+    the clamp the gradient is zero. The logarithm is taken in float32 (float64 for float64 input), also under autocast.
 
     Args:
         error: Errors in [0, 1], any shape.
@@ -35,7 +35,7 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
 
     Example:
         >>> amplify(torch.tensor([0.0, 0.5, 1.0]))
-        tensor([ 0.0000,  0.6931, 13.8155])
+        tensor([ 0.0000,  0.6931, 13.8023])
 
     Source: Park et al., "Neural Network Training Strategy to Enhance Anomaly Detection Performance" (LAMP), Eq. 1,
     https://arxiv.org/abs/2308.14595

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageItem
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
 from anomalib.visualization.image.functional import add_text_to_image, create_image_grid, visualize_image
@@ -30,8 +30,8 @@ class ReconstructionVisualizer(ImageVisualizer):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: ImageBatch,  # noqa: ARG002  the signature is anomalib's
-        batch: ImageBatch,
+        outputs: Any,  # noqa: ARG002  the signature is anomalib's
+        batch: Any,
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:

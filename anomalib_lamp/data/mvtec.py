@@ -13,6 +13,6 @@ class MVTec(MVTecAD):
     """
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """Name of the data set in the results folder."""
         return "MVTecAD"

@@ -21,7 +21,6 @@ ARCHITECTURES = {
         "pooling": "topk",
     },
 }
-ONNX = {"opset_version": 18}
 
 
 def build(arguments):
@@ -116,7 +115,6 @@ class TestExportEqualsTraining:
             ExportType.ONNX,
             tmp_path,
             ckpt_path=trained["checkpoint"],
-            onnx_kwargs=ONNX,
         )
         session = onnxruntime.InferenceSession(path)
         image = to_dtype(to_image(Image.open(photograph)), torch.float32, scale=True)[None].numpy()
@@ -131,7 +129,6 @@ class TestExportEqualsTraining:
             ExportType.OPENVINO,
             tmp_path,
             ckpt_path=trained["checkpoint"],
-            onnx_kwargs=ONNX,
         )
         inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
         result = inferencer.predict(photograph)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -177,10 +178,10 @@ class LampAE(AnomalibModule):
             **kwargs: Not used.
         """
         del args, kwargs
-        reconstruction: Tensor = self.model(batch.image)
-        error = self.loss.base_error(reconstruction, batch.image)
+        images: Tensor = batch.image  # type: ignore[assignment]
+        error = self.loss.base_error(self.model(images), images)
         loss = self.loss.reduce(error)
-        size = len(batch.image)
+        size = len(images)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
@@ -210,6 +211,25 @@ class LampAE(AnomalibModule):
             summed_elements=elements,
         )
 
+    def to_onnx(  # type: ignore[override]
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Export to ONNX as anomalib does, but with operator set 18 unless told otherwise.
+
+        torch's exporter writes operator set 18; anomalib's default of 14 would need a conversion that can fail.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without ending.
+            input_size: Height and width of the input, or ``None`` for any size.
+            **kwargs: Arguments of ``torch.onnx.export``.
+        """
+        return super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": 18, **kwargs})
+
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Return trainer arguments: no validation before training, there is nothing to validate."""
@@ -236,4 +256,4 @@ class LampAE(AnomalibModule):
     @classmethod
     def configure_visualizer(cls) -> ReconstructionVisualizer:
         """Return a visualizer that shows the reconstruction."""
-        return ReconstructionVisualizer()
+        return ReconstructionVisualizer(text_config={"size": 18})

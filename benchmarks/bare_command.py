@@ -1,0 +1,66 @@
+"""Measures the bare command `anomalib train --model LampAE --data MVTec`: wall time, metrics, peak memory.
+
+Appends nothing and tunes nothing: the result file holds one run with the model's defaults.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+
+def describe_run() -> dict:
+    """Return what has to stand beside every figure: date, commit, machine, versions."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    packages = ("anomalib", "anomalib-lamp", "lightning", "torch", "torchvision")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path()) -> None:
+    """Run the command and write a JSON file.
+
+    Args:
+        root: Folder of MVTec AD.
+        out: Result file.
+        category: Category of MVTec AD.
+        folder: Where the command runs, and its results folder is made.
+    """
+    anomalib = Path(sys.executable).with_name("anomalib")
+    command = [anomalib, "train", "--model", "LampAE", "--data", "MVTec", "--data.root", root.resolve()]
+    command = [str(word) for word in [*command, "--data.category", category]]
+    started = time.perf_counter()
+    log = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    metrics = {name: float(value) for name, value in re.findall(r"(\w+_(?:AUROC|F1Score))\s+│\s+([\d.]+)", log.stdout)}
+    if log.returncode or not metrics:
+        print(log.stdout[-5000:], log.stderr[-5000:], sep="\n")
+        sys.exit("the command failed")
+    result = {
+        **describe_run(),
+        "command": " ".join(["anomalib", *command[1:5], "--data.root <MVTecAD>", *command[-2:]]),
+        "wall_seconds": round(seconds, 1),
+        "peak_rss_mib_of_the_largest_process": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        "metrics": metrics,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    print(out.read_text())
+
+
+if __name__ == "__main__":
+    auto_cli(main)

@@ -1,0 +1,62 @@
+"""The README's commands and example run as they stand, on small data and with few steps."""
+
+import re
+
+import pytest
+from anomalib.cli.cli import AnomalibCLI
+from conftest import REPOSITORY, make_parts
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+QUICK = ["--model.width", "4", "--model.image_size", "64", "--model.max_steps", "2", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture
+def workplace(tmp_path, parts_root, monkeypatch):
+    """A folder with the data that the README speaks of, made small."""
+    for name, source in {
+        "configs": REPOSITORY / "configs",
+        "datasets/MVTecAD/bottle": parts_root / "washer",
+        "datasets/parts/good": parts_root / "washer" / "train" / "good",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands(workplace):
+    commands = re.findall(r"^anomalib (.*)$", README, flags=re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        small_data = ["--data.image_size", "64", "--data.num_train", "4"] if "SyntheticParts" in command else []
+        AnomalibCLI([*command.split(), *QUICK, *small_data])
+    assert list(workplace.rglob("*.onnx"))
+    assert (workplace / "results" / "LampAE" / "SyntheticParts" / "connector").is_dir()
+
+
+def test_python_example(workplace, capsys):
+    make_parts(workplace / "datasets" / "SyntheticParts", train_batch_size=16).prepare_data()
+    (example,) = [code for language, code in BLOCKS if language == "python"]
+    for whole, small in {
+        "SyntheticParts(": "SyntheticParts(image_size=64, num_train=8, num_test_good=4, num_test_per_defect=1, ",
+        "LampAE(image_size=128, max_steps=300,": "LampAE(width=4, image_size=64, max_steps=2,",
+        "Engine()": "Engine(accelerator='cpu')",
+    }.items():
+        assert whole in example
+        example = example.replace(whole, small)
+    assert len(example.strip().splitlines()) <= 10
+    exec(example, {})
+    assert re.search(r"^\[0\.\d+\]$", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_make_targets_and_files_exist():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"^make (\S+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_stays_under_two_screens():
+    assert len(README.splitlines()) <= 100
