@@ -83,7 +83,7 @@ def loss_agreement() -> dict[str, float]:
         for name, difference in {
             "ssim_map_vs_scikit_image": np.abs(ours - (1 - ssim) / 2)[inside].max(),
             "amplify_vs_numpy_float64": np.abs(
-                amplify(error.float()).numpy() + np.log1p(-error.float().double())
+                amplify(error.float()).numpy() + np.log1p(-error.float().double().numpy())
             ).max(),
             "lamp_l1_vs_bce_relative": abs(LampLoss("l1")(probability[None], binary[None]) / bce - 1),
         }.items():

@@ -11,7 +11,8 @@ import torch
 from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 
 from anomalib_lamp.data import synthetic_parts
-from anomalib_lamp.data.synthetic_parts import DEFECTS, PARTS, SyntheticParts, draw_defective, draw_good
+from anomalib_lamp.data.drawing import DEFECTS, PARTS, draw_defective, draw_good
+from anomalib_lamp.data.synthetic_parts import SyntheticParts
 
 SMALL = {"image_size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
 
