@@ -1,7 +1,4 @@
-"""Measures the bare command `anomalib train --model LampAE --data MVTec`: wall time, metrics, peak memory.
-
-Appends nothing and tunes nothing: the result file holds one run with the model's defaults.
-"""
+"""Measures the bare command `anomalib train --model LampAE --data MVTec`: wall time, metrics, peak memory."""
 
 import datetime
 import importlib.metadata
@@ -43,6 +40,7 @@ def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path())
     anomalib = Path(sys.executable).with_name("anomalib")
     command = [anomalib, "train", "--model", "LampAE", "--data", "MVTec", "--data.root", root.resolve()]
     command = [str(word) for word in [*command, "--data.category", category]]
+    described = describe_run()
     started = time.perf_counter()
     log = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
@@ -51,8 +49,8 @@ def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path())
         print(log.stdout[-5000:], log.stderr[-5000:], sep="\n")
         sys.exit("the command failed")
     result = {
-        **describe_run(),
-        "command": " ".join(["anomalib", *command[1:5], "--data.root <MVTecAD>", *command[-2:]]),
+        **described,
+        "command": " ".join(["anomalib", *command[1:]]).replace(str(root.resolve()), "<MVTecAD>"),
         "wall_seconds": round(seconds, 1),
         "peak_rss_mib_of_the_largest_process": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "metrics": metrics,

@@ -3,6 +3,7 @@
 python benchmarks/foundation.py benchmarks/results/foundation.json      (a minute or two on two cores)
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -22,8 +23,6 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_lamp import LampAE, LampLoss, SyntheticParts
 from anomalib_lamp.functional import amplify, reconstruction_error
-
-HOOK = Path(__file__).parents[1] / "anomalib_lamp" / "startup"
 
 
 def main(out: Path) -> None:
@@ -52,7 +51,8 @@ def start_up_cost(repeats: int = 50) -> dict[str, float]:
         "import _anomalib_lamp_startup; _anomalib_lamp_startup.install()\n"
         "print((time.perf_counter() - started) * 1000)"
     )
-    command = [sys.executable, "-S", "-c", code, str(HOOK)]
+    installed = importlib.util.find_spec("_anomalib_lamp_startup").origin
+    command = [sys.executable, "-S", "-c", code, str(Path(installed).parent)]
     times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(repeats + 1)][1:]
     low, median, high = (float(np.percentile(times, percent)) for percent in (5, 50, 95))
     return {"median": round(median, 3), "p5": round(low, 3), "p95": round(high, 3), "runs": repeats}
