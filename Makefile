@@ -1,4 +1,5 @@
-# Set-up and checks. `make demo` and `make test` do everything on a fresh machine with Python 3.10 or later.
+# Set-up and checks. `make demo` and `make test` do everything on a fresh machine that has Python 3.10 or later
+# (on Debian: apt install make python3-venv).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

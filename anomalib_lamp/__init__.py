@@ -11,12 +11,14 @@ from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.registration import register
 
 __version__ = "0.1.0"
-__all__ = ["LampAE", "LampLoss", "MVTec", "SyntheticParts", "functional", "register"]
+__all__ = ["LampLoss", "functional", "register"]
 
 try:
     register()
     from anomalib_lamp.data import MVTec, SyntheticParts
     from anomalib_lamp.models import LampAE
+
+    __all__ += ["LampAE", "MVTec", "SyntheticParts"]
 except Exception as error:
     warnings.warn(
         f"anomalib_lamp offers its losses and functions only: {type(error).__name__}: {error}".partition("\n")[0],

@@ -40,11 +40,9 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
     Source: Park et al., "Neural Network Training Strategy to Enhance Anomaly Detection Performance" (LAMP), Eq. 1,
     https://arxiv.org/abs/2308.14595
     """
-    if not 1e-6 <= eps < 1:
-        msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
-        raise ValueError(msg)
+    check_eps(eps)
     with torch.autocast(error.device.type, enabled=False):
-        return -torch.log1p(-_at_least_float32(error).clamp(max=1 - eps))
+        return -torch.log1p(-at_least_float32(error).clamp(max=1 - eps))
 
 
 def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "l2") -> Tensor:
@@ -68,7 +66,7 @@ def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "
         metric: Name of the error.
 
     Returns:
-        Tensor of the shape of ``target``.
+        Tensor of the shape of ``target``, float32 or float64.
 
     Raises:
         TypeError: If a tensor is not floating point.
@@ -82,20 +80,9 @@ def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "
     if metric not in ERRORS:
         msg = f"Expected metric to be one of {sorted(ERRORS)}, got {metric!r}."
         raise ValueError(msg)
-    for name, tensor in (("reconstruction", reconstruction), ("target", target)):
-        if not tensor.is_floating_point():
-            msg = (
-                f"Expected {name} to be floating point with values in [0, 1], got {tensor.dtype}. "
-                "Convert 8-bit images with `image.float() / 255`."
-            )
-            raise TypeError(msg)
-    if reconstruction.shape != target.shape:
-        msg = (
-            f"Expected reconstruction and target of the same shape, got {tuple(reconstruction.shape)} "
-            f"and {tuple(target.shape)}."
-        )
-        raise ValueError(msg)
-    return ERRORS[metric](reconstruction, target)
+    check_pair(reconstruction, target)
+    with torch.autocast(target.device.type, enabled=False):
+        return ERRORS[metric](at_least_float32(reconstruction), at_least_float32(target))
 
 
 def l1_error(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -116,7 +103,7 @@ def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     ``structural_similarity(..., gaussian_weights=True, use_sample_covariance=False, data_range=1)``. The paper does
     not say how SSIM is brought into [0, 1]; its first author's earlier code halves it further, to [0, 0.5].
 
-    Computed in float32 at least: the variances are small differences of large numbers.
+    The variances are small differences of large numbers: give float32 at least, as :func:`reconstruction_error` does.
 
     Args:
         reconstruction: Images (N, C, H, W) in [0, 1], H and W at least 11.
@@ -127,13 +114,15 @@ def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     """
     _check_images(target, "ssim", SSIM_WINDOW)
     c1, c2 = 0.01**2, 0.03**2
-    with torch.autocast(target.device.type, enabled=False):
-        x, y = _at_least_float32(reconstruction), _at_least_float32(target)
-        moments = gaussian_blur(torch.stack([x, y, x * x, y * y, x * y]), SSIM_SIGMA, SSIM_WINDOW)
-        mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind()
-        var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
-        ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-        return ((1 - ssim) / 2).clamp(0, 1)
+    # Variances do not depend on brightness: taken about the image's mean, they lose fewer digits to cancellation.
+    shift = target.mean(dim=(-2, -1), keepdim=True).detach()
+    x, y = reconstruction - shift, target - shift
+    moments = gaussian_blur(torch.stack([x, y, x * x, y * y, x * y]), SSIM_SIGMA, SSIM_WINDOW)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind()
+    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    mean_x, mean_y = mean_x + shift, mean_y + shift
+    ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return ((1 - ssim) / 2).clamp(0, 1)
 
 
 def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -155,13 +144,12 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     Source: Xue et al. 2014 (GMSD); Zavrtanik et al. 2021 (RIAD).
     """
     _check_images(target, "msgms", MSGMS_SMALLEST_SIDE)
+    x, y = reconstruction, target
     size = target.shape[-2:]
-    with torch.autocast(target.device.type, enabled=False):
-        x, y = _at_least_float32(reconstruction), _at_least_float32(target)
-        total = _gms_error(x, y)
-        for _ in range(1, MSGMS_SCALES):
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-            total = total + F.interpolate(_gms_error(x, y), size=size, mode="bilinear", align_corners=False)
+    total = _gms_error(x, y)
+    for _ in range(1, MSGMS_SCALES):
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        total = total + F.interpolate(_gms_error(x, y), size=size, mode="bilinear", align_corners=False)
     return total / MSGMS_SCALES
 
 
@@ -169,7 +157,8 @@ def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Te
     """Return images smoothed by a Gaussian, reflected at the border.
 
     Rows and columns are smoothed by a matrix product each: on the CPU several times faster than grouped convolutions
-    with three channels, most of all backwards.
+    with three channels, most of all backwards. Where ``torch.set_float32_matmul_precision`` allows less than float32,
+    the products are taken in float64 instead, for the sake of SSIM's variances (not inside ``torch.compile``).
 
     Args:
         images: Tensor (..., H, W), H and W larger than half the window.
@@ -183,10 +172,12 @@ def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Te
     height, width = images.shape[-2:]
     radius = window // 2 if window else min(math.ceil(4 * sigma), height - 1, width - 1)
     with torch.autocast(images.device.type, enabled=False):
-        images = _at_least_float32(images)
-        rows = _blur_matrix(height, sigma, radius).to(images)
-        columns = rows if width == height else _blur_matrix(width, sigma, radius).to(images)
-        return rows @ images @ columns.T
+        images = at_least_float32(images)
+        exact = torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest"
+        x = images if exact else images.double()
+        rows = _blur_matrix(height, sigma, radius).to(x)
+        columns = rows if width == height else _blur_matrix(width, sigma, radius).to(x)
+        return (rows @ x @ columns.T).to(images.dtype)
 
 
 def _blur_matrix(size: int, sigma: float, radius: int) -> Tensor:
@@ -222,8 +213,33 @@ def _gradient_magnitude(images: Tensor) -> Tensor:
     return (gradients[:, 0::2].square() + gradients[:, 1::2].square() + 1e-12).sqrt()
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return half precision as float32, and float32 or float64 as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_eps(eps: float) -> None:
+    """Raise ValueError unless ``1 - eps`` is apart from 1 in float32."""
+    if not 1e-6 <= eps < 1:
+        msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
+        raise ValueError(msg)
+
+
+def check_pair(reconstruction: Tensor, target: Tensor) -> None:
+    """Raise TypeError or ValueError unless both are floating point and of the same shape."""
+    for name, tensor in (("reconstruction", reconstruction), ("target", target)):
+        if not tensor.is_floating_point():
+            msg = (
+                f"Expected {name} to be floating point with values in [0, 1], got {tensor.dtype}. "
+                "Convert 8-bit images with `image.float() / 255`."
+            )
+            raise TypeError(msg)
+    if reconstruction.shape != target.shape:
+        msg = (
+            f"Expected reconstruction and target of the same shape, got {tuple(reconstruction.shape)} "
+            f"and {tuple(target.shape)}."
+        )
+        raise ValueError(msg)
 
 
 def _check_images(images: Tensor, metric: str, smallest_side: int) -> None:

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from anomalib_lamp.functional import ERRORS, amplify, reconstruction_error
+from anomalib_lamp.functional import (
+    ERRORS,
+    amplify,
+    at_least_float32,
+    check_eps,
+    check_pair,
+    reconstruction_error,
+)
 
 REDUCTIONS = ("sum", "mean", "none")
 
@@ -26,13 +33,12 @@ class LampLoss(nn.Module):
 
     Shape:
         ``reconstruction`` and ``target``: (N, C, H, W); for ``l1`` and ``l2`` any shape, batch first. Floating point,
-        values in [0, 1]. Returns a scalar, or the error's shape with ``reduction="none"``; float32 at least if
-        amplified.
+        values in [0, 1]. Returns a scalar, or the error's shape with ``reduction="none"``; float32 at least.
 
     Raises:
         TypeError: If a tensor is not floating point, or ``base`` is neither a name nor callable.
-        ValueError: If an argument is unknown, shapes differ, or values are not finite or outside [0, 1]. Inside
-            ``torch.compile`` values are not checked.
+        ValueError: If an argument is unknown, shapes differ, or values are missing, not finite or outside [0, 1].
+            Inside ``torch.compile`` values are not checked.
 
     Example:
         >>> loss = LampLoss(base="l1")
@@ -59,9 +65,7 @@ class LampLoss(nn.Module):
         if reduction not in REDUCTIONS:
             msg = f"Expected reduction to be one of {list(REDUCTIONS)}, got {reduction!r}."
             raise ValueError(msg)
-        if not 1e-6 <= eps < 1:
-            msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
-            raise ValueError(msg)
+        check_eps(eps)
         self.base = base
         self.amplify = amplify
         self.reduction = reduction
@@ -73,6 +77,7 @@ class LampLoss(nn.Module):
 
     def base_error(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the element-wise base error in [0, 1], not amplified, after checking the tensors."""
+        check_pair(reconstruction, target)
         check = not torch.compiler.is_compiling()
         if check:
             _check_range("reconstruction", reconstruction, "End the network with a sigmoid or clamp its output.")
@@ -80,13 +85,19 @@ class LampLoss(nn.Module):
         if isinstance(self.base, str):
             return reconstruction_error(reconstruction, target, self.base)
         error = self.base(reconstruction, target)
+        if error.shape != target.shape:
+            msg = (
+                f"Expected the base to return one error per element, shape {tuple(target.shape)}, "
+                f"got shape {tuple(error.shape)}. Do not reduce inside the base; LampLoss does."
+            )
+            raise ValueError(msg)
         if check:
             _check_range("base error", error, "Scale or clamp what the base returns; LAMP takes the log of 1 - error.")
         return error
 
     def reduce(self, error: Tensor) -> Tensor:
         """Return the loss of element-wise base errors: amplified if asked for, then reduced."""
-        error = amplify(error, self.eps) if self.amplify else error
+        error = amplify(error, self.eps) if self.amplify else at_least_float32(error)
         if self.reduction == "none":
             return error
         if self.reduction == "mean":
@@ -100,9 +111,10 @@ class LampLoss(nn.Module):
 
 
 def _check_range(name: str, tensor: Tensor, remedy: str) -> None:
-    """Raise unless every value lies in [0, 1]; NaN fails the comparison too."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return  # the dtype is checked where the error is computed; an empty tensor has no values
+    """Raise unless there are values and all lie in [0, 1]; NaN fails the comparison too."""
+    if tensor.numel() == 0:
+        msg = f"Expected {name} to have at least one element, got shape {tuple(tensor.shape)}."
+        raise ValueError(msg)
     low, high = tensor.detach().aminmax()
     if not (low >= 0 and high <= 1):
         what = f"values in [{low.item():.4g}, {high.item():.4g}]"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class OddsPostProcessor(PostProcessor):
-    r"""Thresholds and normalisation for scores and maps in [0, 1], strictly monotone and with the threshold at 0.5.
+    r"""Thresholds and normalisation for scores and maps in [0, 1], monotone and with the threshold at 0.5.
 
     A value :math:`x` becomes its odds relative to the odds of the threshold :math:`t`:
 
@@ -14,7 +14,8 @@ class OddsPostProcessor(PostProcessor):
 
     so 0 stays 0, the threshold becomes 0.5 and 1 stays 1. anomalib's own normalisation clips everything further from
     the threshold than half the range seen in validation; the clipped values become ties, which costs AUROC (most of
-    all if validation images are normal and the test images are not). Arguments are those of
+    all if validation images are normal and the test images are not). Here only values closer to each other than float32
+    resolves become equal: with a threshold of 0.001, near 1, those closer than 0.0001. Arguments are those of
     :class:`anomalib.post_processing.PostProcessor`.
 
     Example:
@@ -33,7 +34,7 @@ class OddsPostProcessor(PostProcessor):
         """Return ``preds`` normalised; unchanged while there is no threshold (no validation has run)."""
         if preds is None:
             return None
-        t = threshold.clamp(1e-6, 1 - 1e-6)
-        anomalous = preds * (1 - t)
-        normalized = anomalous / (anomalous + t * (1 - preds))
-        return torch.where(torch.isnan(threshold), preds, normalized)
+        x, t = preds.float(), threshold.float().clamp(1e-6, 1 - 1e-6)
+        anomalous = x * (1 - t)
+        normalized = anomalous / (anomalous + t * (1 - x))
+        return torch.where(torch.isnan(threshold), x, normalized)

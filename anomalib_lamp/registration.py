@@ -1,6 +1,7 @@
 """The one place that touches anomalib's registries."""
 
 import importlib.metadata
+import re
 from importlib import import_module
 from types import ModuleType
 
@@ -49,6 +50,7 @@ def _require_host() -> None:
     except importlib.metadata.PackageNotFoundError:
         msg = f"anomalib is not installed; `pip install 'anomalib>={needed}'`"
         raise ImportError(msg) from None
-    if tuple(int(part) for part in version.split(".")[:2]) < HOST_MINIMUM:
+    release = re.match(r"(\d+)\.(\d+)", version)
+    if release and tuple(map(int, release.groups())) < HOST_MINIMUM:
         msg = f"anomalib {version} is too old; `pip install -U 'anomalib>={needed}'`"
         raise ImportError(msg)

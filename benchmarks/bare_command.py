@@ -1,10 +1,6 @@
 """Measures the bare command `anomalib train --model LampAE --data MVTec`: wall time, metrics, peak memory."""
 
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import re
 import resource
 import subprocess
@@ -13,19 +9,7 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-
-
-def describe_run() -> dict:
-    """Return what has to stand beside every figure: date, commit, machine, versions."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    packages = ("anomalib", "anomalib-lamp", "lightning", "torch", "torchvision")
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
+from run_info import describe_run
 
 
 def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path()) -> None:

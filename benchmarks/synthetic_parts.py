@@ -9,9 +9,9 @@ from pathlib import Path
 
 from anomalib.engine import Engine
 from anomalib.models import Padim
-from bare_command import describe_run
 from jsonargparse import auto_cli
 from lightning import seed_everything
+from run_info import describe_run
 
 from anomalib_lamp import LampAE, SyntheticParts
 from anomalib_lamp.data.drawing import PARTS

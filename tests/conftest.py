@@ -12,6 +12,7 @@ from anomalib_lamp import SyntheticParts
 
 torch.set_num_threads(1)  # the test models are tiny: on a busy machine more threads only wait for each other
 REPOSITORY = Path(__file__).parents[1]
+SMALL_PARTS = {"size": 64, "num_train": 8, "num_test_good": 4, "num_test_per_defect": 1}
 SHARED_DATA = Path(os.environ.get("ANOMALIB_LAMP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
@@ -30,8 +31,7 @@ def parts_root(tmp_path_factory):
 
 def make_parts(root, **arguments):
     """Return a tiny SyntheticParts datamodule."""
-    options = {"image_size": 64, "num_train": 8, "num_test_good": 4, "num_test_per_defect": 1, "train_batch_size": 4}
-    return SyntheticParts(root=root, **{**options, **arguments})
+    return SyntheticParts(root=root, **{**SMALL_PARTS, "train_batch_size": 4, **arguments})
 
 
 @pytest.fixture

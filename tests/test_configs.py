@@ -9,7 +9,7 @@ import yaml
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.models import AnomalibModule
 from anomalib.pipelines import Benchmark
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SMALL_PARTS
 
 from anomalib_lamp import LampAE
 
@@ -81,10 +81,11 @@ def test_benchmark_configs_give_a_row_per_job(config, parts_root, tmp_path, monk
             value["grid"] = value["grid"][:2]
             jobs *= len(value["grid"])
     arguments.update(QUICK_MODEL, depth=3)
-    root = parts_as(CONFIGS / "data" / "mvtec.yaml", parts_root, tmp_path)
-    content["benchmark"]["data"]["init_args"].update(root=str(root))
-    content["benchmark"]["data"]["init_args"]["category"] = "bottle"
-    content["benchmark"]["data"]["class_path"] = "MVTec"
+    data = content["benchmark"]["data"]
+    if data["class_path"].endswith("MVTec"):
+        data["init_args"]["root"] = str(parts_as(CONFIGS / "data" / "mvtec.yaml", parts_root, tmp_path))
+    else:
+        data["init_args"].update(SMALL_PARTS, root=str(parts_root))
     quick = tmp_path / "quick.yaml"
     quick.write_text(yaml.safe_dump(content))
     Benchmark().run(Namespace(config=quick))

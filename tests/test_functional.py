@@ -11,7 +11,6 @@ from skimage.metrics import structural_similarity
 from anomalib_lamp.functional import amplify, gaussian_blur, reconstruction_error
 
 METRICS = ["l1", "l2", "ssim", "msgms"]
-METRICS_OF_IMAGES = ["ssim", "msgms"]
 
 
 def images(*shape, dtype=torch.float64):
@@ -54,6 +53,18 @@ class TestAmplify:
             amplify(torch.zeros(1), eps=eps)
 
 
+def test_keeps_its_accuracy_under_reduced_matmul_precision():
+    """People set this for speed; SSIM's variances would not survive it."""
+    x = 0.8 + 0.2 * torch.rand(1, 3, 64, 64)
+    y = (x + 0.01 * torch.rand_like(x)).clamp(max=1)
+    expected = reconstruction_error(x, y, "ssim")
+    torch.set_float32_matmul_precision("medium")
+    try:
+        torch.testing.assert_close(reconstruction_error(x, y, "ssim"), expected, atol=1e-5, rtol=0)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 class TestReconstructionError:
     def test_l1_and_l2_equal_numpy_on_any_shape(self):
         for shape in [(), (5,), (2, 3), (2, 1, 7, 1)]:
@@ -61,12 +72,13 @@ class TestReconstructionError:
             np.testing.assert_allclose(reconstruction_error(x, y, "l1"), np.abs(x.numpy() - y.numpy()))
             np.testing.assert_allclose(reconstruction_error(x, y, "l2"), (x.numpy() - y.numpy()) ** 2)
 
-    def test_ssim_equals_scikit_image_inside_the_border(self):
+    @pytest.mark.parametrize(("darkest", "contrast"), [(0.0, 1.0), (0.9, 0.1), (0.5, 0.001)])
+    def test_ssim_equals_scikit_image_inside_the_border(self, darkest, contrast):
         x, y = images(1, 3, 40, 50, dtype=torch.float32), images(1, 3, 40, 50, dtype=torch.float32)
-        y = 0.5 * x + 0.5 * y  # correlated, so that all terms matter
+        x, y = darkest + contrast * x, darkest + contrast * (0.5 * x + 0.5 * y)  # correlated: all terms matter
         _, expected = structural_similarity(
-            x[0].numpy(),
-            y[0].numpy(),
+            x[0].double().numpy(),
+            y[0].double().numpy(),
             channel_axis=0,
             gaussian_weights=True,
             sigma=1.5,
@@ -117,13 +129,19 @@ class TestReconstructionError:
         x, y = images(1, 1, 16, 16).requires_grad_(), images(1, 1, 16, 16)
         assert torch.autograd.gradcheck(lambda x: reconstruction_error(x, y, metric), x)
 
-    @pytest.mark.parametrize("metric", METRICS_OF_IMAGES)
-    def test_structure_metrics_keep_their_accuracy_under_autocast(self, metric):
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_keeps_its_accuracy_under_autocast(self, metric):
         x = torch.rand(1, 3, 32, 32)
         y = (x + 0.01).clamp(max=1)
         expected = reconstruction_error(x, y, metric)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(reconstruction_error(x, y, metric), expected)
+
+    def test_half_precision_is_computed_in_float32(self):
+        x, y = torch.zeros(4, dtype=torch.float16), torch.full((4,), 1e-4, dtype=torch.float16)
+        error = reconstruction_error(x, y, "l2")
+        assert error.dtype == torch.float32
+        assert error.sum().item() == pytest.approx(4 * y[0].item() ** 2, rel=1e-5)
 
     @pytest.mark.parametrize(("metric", "side"), [("ssim", 11), ("msgms", 16)])
     def test_smallest_image(self, metric, side):

@@ -3,6 +3,7 @@
 The environment borrows the installed libraries of this one, so that nothing is downloaded.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from conftest import REPOSITORY
 
 MODEL = ["--model", "LampAE", "--model.width", "4", "--model.depth", "3", "--model.image_size", "64"]
+UNKNOWN = "Expected a dot import path string: LampAE"
 HOOK_FILES = {"_anomalib_lamp_startup.py", "anomalib_lamp_startup.pth", "anomalib_lamp_startup.start"}
 
 
@@ -37,13 +39,19 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
-@pytest.fixture(scope="module")
-def environment(wheel, tmp_path_factory):
-    """A virtual environment with the wheel, and this environment's libraries at the end of its path."""
-    folder = tmp_path_factory.mktemp("environment")
+def new_environment(folder):
+    """Make a virtual environment that borrows this one's libraries, and return its site-packages."""
     venv.create(folder, with_pip=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     (site / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return site
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A virtual environment with the wheel."""
+    folder = tmp_path_factory.mktemp("environment")
+    new_environment(folder)
     subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
     return folder
 
@@ -107,7 +115,7 @@ def test_switched_off_the_bare_name_is_unknown_and_other_ways_work(environment, 
     train = ["train", *MODEL, *data(parts_root), "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
     result = run(environment, *ANOMALIB, *train, cwd=tmp_path, **off)
     assert result.returncode != 0
-    assert "LampAE" in result.stderr
+    assert UNKNOWN in result.stderr
     dotted = ["anomalib_lamp." + a if a in {"LampAE", "MVTec"} else a for a in train]
     result = run(environment, *ANOMALIB, *dotted, cwd=tmp_path, **off)
     assert "image_AUROC" in result.stdout, result.stderr
@@ -115,7 +123,44 @@ def test_switched_off_the_bare_name_is_unknown_and_other_ways_work(environment, 
     assert "image_AUROC" in result.stdout, result.stderr
 
 
-def test_uninstall_leaves_nothing(environment, tmp_path):
+def test_benchmark_pipeline_by_bare_names(environment, parts_root, tmp_path):
+    config = {
+        "accelerator": ["cpu"],
+        "benchmark": {
+            "seed": 0,
+            "model": {
+                "class_path": "LampAE",
+                "init_args": {
+                    "width": 4,
+                    "depth": 3,
+                    "image_size": 64,
+                    "max_steps": 2,
+                    "amplify": {"grid": [True, False]},
+                },
+            },
+            "data": {"class_path": "MVTec", "init_args": {"root": str(parts_root), "category": "washer"}},
+        },
+    }
+    (tmp_path / "benchmark.json").write_text(json.dumps(config))
+    result = run(environment, *ANOMALIB, "benchmark", "--config", "benchmark.json", cwd=tmp_path)
+    (table,) = tmp_path.glob("runs/**/results.csv")
+    assert len(table.read_text().splitlines()) == 3, result.stderr
+
+
+@pytest.mark.slow
+def test_editable_installs_have_the_hook_too(tmp_path):
+    folder = tmp_path / "editable"
+    site = new_environment(folder)
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", REPOSITORY]
+    assert run(folder, *install, cwd=tmp_path).returncode == 0
+    assert {path.name for path in site.iterdir()} >= HOOK_FILES
+    code = "from anomalib.models import get_model; print(get_model('lamp_ae').name)"
+    assert run(folder, "-c", code, cwd=tmp_path).stdout.strip() == "LampAE"
+    assert run(folder, "-m", "pip", "uninstall", "-q", "-y", "anomalib-lamp", cwd=tmp_path).returncode == 0
+    assert not HOOK_FILES & {path.name for path in site.iterdir()}
+
+
+def test_uninstall_leaves_nothing(environment, parts_root, tmp_path):
     """Runs last: it takes the package away."""
     result = run(environment, "-m", "pip", "uninstall", "-q", "-y", "anomalib-lamp", cwd=tmp_path)
     assert result.returncode == 0
@@ -124,5 +169,7 @@ def test_uninstall_leaves_nothing(environment, tmp_path):
         environment, "-c", "import sys; print([f for f in sys.meta_path if 'Register' in str(f)])", cwd=tmp_path
     )
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
-    result = run(environment, *ANOMALIB, "train", *MODEL, cwd=tmp_path)
+    train = ["train", *MODEL, *data(parts_root), "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
+    result = run(environment, *ANOMALIB, *train, cwd=tmp_path)
     assert result.returncode != 0
+    assert UNKNOWN in result.stderr

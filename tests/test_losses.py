@@ -62,6 +62,12 @@ def test_takes_a_callable_or_module_as_base():
     torch.testing.assert_close(LampLoss(lambda x, y: (x - y).abs() ** 3)(reconstruction, target), expected)
 
 
+@pytest.mark.parametrize("amplified", [True, False])
+def test_the_sum_of_a_large_image_in_half_precision_is_finite(amplified):
+    ones, zeros = torch.ones(1, 3, 256, 256).half(), torch.zeros(1, 3, 256, 256).half()
+    assert torch.isfinite(LampLoss("l2", amplify=amplified)(ones, zeros))
+
+
 def test_gradient():
     reconstruction, target = pair(1, 1, 11, 11, dtype=torch.float64)
     for base in ("l1", "l2", "ssim"):
@@ -126,6 +132,22 @@ class TestBadInput:
     def test_a_base_error_outside_the_unit_interval(self):
         with pytest.raises(ValueError, match=r"Expected base error .* got values in \[2, 2\]\. Scale or clamp"):
             LampLoss(lambda x, _: torch.full_like(x, 2))(self.good, self.good)
+
+    @pytest.mark.parametrize("base", ["l2", lambda x, y: (x - y) ** 2])
+    def test_a_target_that_would_broadcast(self, base):
+        with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 16, 16\) and \(1, 1, 16, 16\)"):
+            LampLoss(base)(self.good, self.good[:, :1])
+
+    @pytest.mark.parametrize("base", [lambda x, y: (x - y).mean(), lambda x, y: (x - y).mean(1, keepdim=True)])
+    def test_a_base_that_reduces(self, base):
+        with pytest.raises(
+            ValueError, match=r"one error per element, shape \(1, 3, 16, 16\), got shape .* Do not reduce"
+        ):
+            LampLoss(base)(self.good, self.good)
+
+    def test_an_empty_batch(self):
+        with pytest.raises(ValueError, match=r"at least one element, got shape \(0, 3, 16, 16\)"):
+            LampLoss()(self.good[:0], self.good[:0])
 
     def test_arguments(self):
         with pytest.raises(ValueError, match=r"\['l1', 'l2', 'msgms', 'ssim'\] or a callable, got 'L3'"):

@@ -40,6 +40,19 @@ def test_keeps_the_order_and_the_unit_interval(threshold):
     assert (y[order].diff() >= 0).all()
 
 
+@pytest.mark.parametrize("threshold", [1e-3, 0.05, 0.5])
+def test_values_ten_thousandths_apart_stay_distinct(threshold):
+    x = torch.linspace(0, 1, 10_001)
+    y = OddsPostProcessor._normalize(x, None, None, torch.tensor(threshold))
+    assert len(y.unique()) == len(x)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_half_precision_is_finite_at_the_ends(threshold):
+    x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float16)
+    assert torch.isfinite(OddsPostProcessor._normalize(x, None, None, torch.tensor(threshold).half())).all()
+
+
 def test_values_outside_the_validated_range_stay_distinct():
     """Thresholds from normal images only must not flatten the anomalous ones, as clipping would."""
     post_processor = fitted(torch.tensor([0.01, 0.012, 0.014]), torch.tensor([0, 0, 0]))

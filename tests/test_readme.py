@@ -29,7 +29,7 @@ def test_commands(workplace):
     commands = re.findall(r"^anomalib (.*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        small_data = ["--data.image_size", "64", "--data.num_train", "4"] if "SyntheticParts" in command else []
+        small_data = ["--data.size", "64", "--data.num_train", "4"] if "SyntheticParts" in command else []
         AnomalibCLI([*command.split(), *QUICK, *small_data])
     assert list(workplace.rglob("*.onnx"))
     assert (workplace / "results" / "LampAE" / "SyntheticParts" / "connector").is_dir()
@@ -39,7 +39,7 @@ def test_python_example(workplace, capsys):
     make_parts(workplace / "datasets" / "SyntheticParts", train_batch_size=16).prepare_data()
     (example,) = [code for language, code in BLOCKS if language == "python"]
     for whole, small in {
-        "SyntheticParts(": "SyntheticParts(image_size=64, num_train=8, num_test_good=4, num_test_per_defect=1, ",
+        "SyntheticParts(": "SyntheticParts(size=64, num_train=8, num_test_good=4, num_test_per_defect=1, ",
         "LampAE(image_size=128, max_steps=300,": "LampAE(width=4, image_size=64, max_steps=2,",
         "Engine()": "Engine(accelerator='cpu')",
     }.items():

@@ -57,6 +57,30 @@ def test_registers_right_after_the_hosts_models_and_never_else(host, statement, 
     assert (words, errors) == (expected, "")
 
 
+def test_installed_twice_as_in_a_virtual_environment_registers_once(host):
+    code = START + START + "import anomalib.models, sys; print(sum('Register' in str(f) for f in sys.meta_path))"
+    assert run(host, code) == (["anomalib", "models", "lamp", "1"], "")
+
+
+def test_a_look_before_the_import_does_not_use_the_hook_up(host):
+    words, _ = run(host, START + "import importlib.util as u; u.find_spec('anomalib.models'); import anomalib.models")
+    assert words == ["anomalib", "models", "lamp"]
+
+
+def test_registers_when_a_failed_import_of_the_host_succeeds_later(host):
+    (host / "anomalib" / "models" / "__init__.py").write_text("import sys; sys.fixed")
+    code = f"""
+        {START}
+        import sys
+        try:
+            import anomalib.models
+        except AttributeError:
+            sys.fixed = True
+        import anomalib.models
+    """
+    assert run(host, code)[0] == ["anomalib", "lamp"]
+
+
 def test_switched_off_by_its_variable(host):
     words, _ = run(host, START + "import anomalib.models", ANOMALIB_LAMP_AUTOLOAD="0")
     assert words == ["anomalib", "models"]

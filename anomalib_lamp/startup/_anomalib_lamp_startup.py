@@ -11,28 +11,34 @@ HOST = "anomalib.models"
 
 
 class RegisterAfterImport:
-    """Finder that lets everything pass, and wraps the loader of anomalib.models once."""
+    """Finder that leaves every import alone, and has the host's loader register us after the host's execution."""
 
     @classmethod
-    def find_spec(cls, name: str, path: object = None, target: object = None) -> object:  # noqa: ARG003
-        """Return None except for the host, whose own spec is returned with registration after its execution."""
-        if name != HOST or cls not in sys.meta_path:
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> object:
+        """Return the spec that another finder gives for the host, its loader wrapped; None for all other names."""
+        if name != HOST:
             return None
-        sys.meta_path.remove(cls)
-        from importlib.util import find_spec
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not cls else None
+            if spec is not None:
+                wrap(spec.loader)
+                return spec
+        return None
 
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
-            loader = spec.loader
-            execute = loader.exec_module
 
-            def execute_and_register(module: object) -> None:
-                loader.exec_module = execute
-                execute(module)
-                register()
+def wrap(loader: object) -> None:
+    """Let the loader register us once it has executed the host without error."""
+    try:
+        execute = loader.exec_module
 
-            loader.exec_module = execute_and_register
-        return spec
+        def execute_and_register(module: object) -> None:
+            execute(module)
+            register()
+
+        loader.exec_module = execute_and_register
+    except AttributeError:
+        pass  # a loader that cannot be wrapped still loads the host
 
 
 def register() -> None:
@@ -45,6 +51,6 @@ def register() -> None:
 
 
 def install() -> None:
-    """Wait for the host, unless switched off."""
-    if os.environ.get("ANOMALIB_LAMP_AUTOLOAD") != "0" and HOST not in sys.modules:
+    """Wait for the host, unless switched off. In virtual environments Python calls this twice."""
+    if os.environ.get("ANOMALIB_LAMP_AUTOLOAD") != "0" and RegisterAfterImport not in sys.meta_path:
         sys.meta_path.insert(0, RegisterAfterImport)

@@ -14,7 +14,7 @@ from anomalib_lamp.data import synthetic_parts
 from anomalib_lamp.data.drawing import DEFECTS, PARTS, draw_defective, draw_good
 from anomalib_lamp.data.synthetic_parts import SyntheticParts
 
-SMALL = {"image_size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
+SMALL = {"size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
 
 
 def drawn(root: Path, **changes) -> dict[str, bytes]:
@@ -143,7 +143,7 @@ def test_other_category_lies_beside_the_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fabric", "washer"]
 
 
-@pytest.mark.parametrize("change", [{"num_train": 4}, {"drawing_seed": 9}, {"image_size": 32}])
+@pytest.mark.parametrize("change", [{"num_train": 4}, {"drawing_seed": 9}, {"size": 32}])
 def test_folder_drawn_with_other_arguments_is_refused_untouched(tmp_path, change):
     before = drawn(tmp_path)
     with pytest.raises(ValueError, match="another root, or delete the folder") as error:
@@ -210,7 +210,7 @@ def test_unknown_category_lists_the_known():
 
 @pytest.mark.parametrize(
     ("name", "value", "least"),
-    [("image_size", 31, 32), ("num_train", 0, 1), ("num_test_good", 0, 1), ("num_test_per_defect", -1, 1)],
+    [("size", 31, 32), ("num_train", 0, 1), ("num_test_good", 0, 1), ("num_test_per_defect", -1, 1)],
 )
 def test_too_small_a_number_is_refused(name, value, least):
     with pytest.raises(ValueError, match=f"Expected {name} of {least} or more. Got {value}. Set {name}={least}"):

@@ -71,7 +71,7 @@ class TestEngine:
 
     def test_train(self, trained, make_engine, parts):
         metrics = make_engine().train(build(trained["arguments"]), datamodule=parts)
-        assert metrics[0]["pixel_AUROC"] > 0
+        assert 0.5 < metrics[0]["pixel_AUROC"] <= 1
 
     def test_validate(self, trained, make_engine, parts):
         model = build(trained["arguments"])
@@ -122,8 +122,9 @@ class TestExportEqualsTraining:
         result = dict(zip(names, session.run(None, {"input": image}), strict=True))
         self.check(expected, result["pred_score"], result["anomaly_map"], result["pred_label"])
 
-    def test_openvino(self, trained, make_engine, tmp_path, photograph, expected):
+    def test_openvino(self, trained, make_engine, tmp_path, photograph, expected, monkeypatch):
         pytest.importorskip("openvino", reason="needs the extra anomalib-lamp[openvino]")
+        monkeypatch.chdir(tmp_path)  # anomalib's inferencer leaves its cache in the working directory
         path = make_engine().export(
             build(trained["arguments"]),
             ExportType.OPENVINO,

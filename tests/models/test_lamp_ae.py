@@ -53,6 +53,24 @@ class TestTrainingBudget:
         self.fit(make_engine(callbacks=[counter]), parts, max_steps=25)
         assert counter.steps == [3, 6, 9, 12, 15, 18, 21, 24, 25]
 
+    def test_steps_given_by_the_user_are_validated_as_often(self, make_engine, parts):
+        counter = CountValidations()
+        self.fit(make_engine(callbacks=[counter], max_steps=20), parts)
+        assert counter.steps == list(range(2, 21, 2))
+
+    def test_counts_optimisation_steps_when_gradients_are_accumulated(self, make_engine, parts):
+        counter = CountValidations()
+        self.fit(make_engine(callbacks=[counter], accumulate_grad_batches=2), parts, max_steps=10)
+        assert counter.steps == list(range(1, 11))
+
+    @pytest.mark.parametrize("own", [{}, {"max_steps": 20}])
+    def test_a_validation_interval_given_by_the_user_is_kept_and_the_end_is_validated(self, make_engine, parts, own):
+        counter = CountValidations()
+        engine = make_engine(callbacks=[counter], check_val_every_n_epoch=3, **own)
+        self.fit(engine, parts, max_steps=20)
+        assert counter.steps == [6, 12, 18, 20]
+        assert engine.trainer.checkpoint_callback.best_model_path
+
     @pytest.mark.parametrize("steps", [3, 4])
     def test_the_users_last_step_is_validated_too(self, make_engine, parts, steps):
         engine = make_engine(max_steps=steps)
@@ -122,6 +140,7 @@ class TestTraining:
             ({"max_steps": 0}, "max_steps to be at least 1"),
             ({"reduction": "none"}, "training needs a scalar"),
             ({"base_loss": "psnr"}, "got 'psnr'"),
+            ({"image_size": 8}, r"at least 16 pixels a side for depth=3, got \(8, 8\)"),
             ({"optimizer": "lion"}, r"\['adam', 'adamw', 'rmsprop', 'sgd'\], got 'lion'"),
             ({"schedule": "step"}, r"\['constant', 'cosine'\], got 'step'"),
             ({"learning_rate": 0.0}, "learning_rate to be larger than 0, got 0.0"),
@@ -134,7 +153,7 @@ class TestTraining:
 
 class TestResults:
     def test_metrics_agree_with_scikit_learn_on_the_same_scores(self, make_engine, parts):
-        """Both on raw scores (validation) and on normalised ones (test)."""
+        """scikit-learn sees the raw scores, anomalib the normalised ones."""
         model = small_model(max_steps=20)
         engine = make_engine()
         engine.fit(model, datamodule=parts)

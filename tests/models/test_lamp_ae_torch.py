@@ -45,6 +45,15 @@ def test_width_and_depth_change_the_size(arguments):
     assert count(LampAEModel(width=4, depth=4, **arguments)) > small
 
 
+def test_channels_stop_growing_at_512():
+    assert LampAEModel("unet", width=600, depth=2)(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+
+
+def test_a_single_smallest_image_trains():
+    model = LampAEModel(width=4, depth=3)
+    assert model(torch.rand(1, 3, model.smallest_side, model.smallest_side)).requires_grad
+
+
 def test_skip_connections_pass_detail_that_a_bottleneck_cannot():
     """A change of one pixel reaches its neighbourhood through the skips even if the middle is cut off."""
     torch.manual_seed(0)
@@ -115,5 +124,7 @@ def test_rejects_bad_arguments_at_once(arguments, message):
 
 @pytest.mark.parametrize("shape", [(1, 1, 32, 32), (3, 32, 32), (1, 3, 4, 32)])
 def test_rejects_images_of_the_wrong_shape(shape):
-    with pytest.raises(ValueError, match=r"Expected images of shape \(N, 3, H, W\) with H and W at least 8, got shape"):
+    with pytest.raises(
+        ValueError, match=r"Expected images of shape \(N, 3, H, W\) with H and W at least 16, got shape"
+    ):
         LampAEModel(width=4, depth=3)(torch.rand(shape))

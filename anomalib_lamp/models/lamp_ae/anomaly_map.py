@@ -19,7 +19,7 @@ class AnomalyMapGenerator(nn.Module):
 
     Shape:
         Two tensors (N, C, H, W) in [0, 1] to a map (N, 1, H, W) in [0, 1]. The map is an average of errors in [0, 1]:
-        it is neither clamped nor squashed, so distinct errors stay distinct.
+        it is not squashed, so distinct errors stay distinct.
 
     Raises:
         ValueError: If the metric is unknown or sigma negative.
@@ -44,7 +44,7 @@ class AnomalyMapGenerator(nn.Module):
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the anomaly map of ``reconstruction`` against ``target``."""
         error = reconstruction_error(reconstruction, target, self.metric).mean(dim=1, keepdim=True)
-        return gaussian_blur(error, self.sigma) if self.sigma else error
+        return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
 
 
 def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.01) -> Tensor:

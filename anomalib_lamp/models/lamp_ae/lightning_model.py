@@ -63,7 +63,8 @@ class LampAE(AnomalibModule):
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
-            ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores.
+            ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores. If
+            validation images are split off at random, the datamodule has a ``seed`` of its own.
         pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
         post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
         evaluator: Evaluator, or ``true`` for anomalib's metrics.
@@ -135,6 +136,12 @@ class LampAE(AnomalibModule):
                 pooling=pooling,
                 topk_fraction=topk_fraction,
             )
+        if self.input_size and min(self.input_size) < self.model.smallest_side:
+            msg = (
+                f"Expected images of at least {self.model.smallest_side} pixels a side for depth={depth}, "
+                f"got {tuple(self.input_size)}. Raise image_size or lower depth."
+            )
+            raise ValueError(msg)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -146,9 +153,10 @@ class LampAE(AnomalibModule):
         """Before fitting, apply the model's training budget unless the trainer was given one."""
         if stage == "fit":
             self._apply_training_budget()
+            self._validate_ten_times()
 
     def _apply_training_budget(self) -> None:
-        """Train for ``max_steps`` and validate ten times, unless the user limited epochs or steps.
+        """Train for ``max_steps``, unless the user limited epochs or steps.
 
         Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit.
         """
@@ -159,10 +167,16 @@ class LampAE(AnomalibModule):
             return
         trainer.fit_loop.max_epochs = -1
         trainer.fit_loop.epoch_loop.max_steps = self.max_steps
-        if trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
-            trainer.val_check_interval = math.ceil(self.max_steps / VALIDATIONS)
-            trainer.check_val_every_n_epoch = None
         logger.info("Training for %d steps (init argument max_steps).", self.max_steps)
+
+    def _validate_ten_times(self) -> None:
+        """Spread ten validations over a training limited by steps, unless the user chose when to validate."""
+        trainer = self.trainer
+        limited_by_steps = trainer.max_steps != -1 and trainer.max_epochs == -1
+        if limited_by_steps and trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
+            batches = trainer.max_steps * trainer.accumulate_grad_batches
+            trainer.val_check_interval = math.ceil(batches / VALIDATIONS)
+            trainer.check_val_every_n_epoch = None
 
     def on_fit_start(self) -> None:
         """Seed shuffling and training."""
@@ -188,10 +202,11 @@ class LampAE(AnomalibModule):
         return loss
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """After the last step ask to stop: only then does Lightning validate in the middle of an epoch."""
+        """After the last step ask to stop: then Lightning validates once more, whatever the interval."""
         del args, kwargs
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True
+            self.trainer.check_val_every_n_epoch = None
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Add the predictions to the batch, where the post-processor and the evaluator read them."""

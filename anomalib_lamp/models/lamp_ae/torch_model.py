@@ -30,7 +30,7 @@ class Autoencoder(nn.Module):
         latent_channels: Channels of the smallest feature map, the bottleneck.
 
     Shape:
-        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``.
+        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``, in training twice that.
 
     Example:
         >>> Autoencoder(width=8, depth=3)(torch.rand(1, 3, 64, 64)).shape
@@ -73,7 +73,7 @@ class UNet(nn.Module):
             whole image has to pass the smallest feature map.
 
     Shape:
-        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``.
+        (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``, in training twice that.
 
     Example:
         >>> UNet(width=8, depth=3)(torch.rand(1, 3, 64, 64)).shape
@@ -93,7 +93,7 @@ class UNet(nn.Module):
             nn.Sequential(conv_block(i + (o if skip_connections else 0), o), conv_block(o, o))
             for i, o in zip(channels[::-1], channels[-2::-1], strict=False)
         )
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        self.head = nn.Conv2d(channels[0], 3, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction of ``images``."""
@@ -162,7 +162,7 @@ class LampAEModel(nn.Module):
                 f"got width={width}, depth={depth}, latent_channels={latent_channels}."
             )
             raise ValueError(msg)
-        self.smallest_side = 2**depth
+        self.smallest_side = 2 ** (depth + 1)  # batch norm needs more than one value in the smallest feature map
         self.network: nn.Module = (
             Autoencoder(width, depth, latent_channels)
             if architecture == "autoencoder"

@@ -1,10 +1,11 @@
-"""Measures what the foundation promises: start-up cost of the hook, agreement of the losses, parity of the exports.
+"""Measures what the plugin promises: start-up cost of the hook, agreement of the losses, parity of the exports.
 
-python benchmarks/foundation.py benchmarks/results/foundation.json      (a minute or two on two cores)
+python benchmarks/plugin_checks.py benchmarks/results/plugin_checks.json      (a minute or two on two cores)
 """
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,9 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.deploy import ExportType, OpenVINOInferencer
 from anomalib.engine import Engine
-from bare_command import describe_run
 from jsonargparse import auto_cli
 from PIL import Image
+from run_info import describe_run
 from skimage.metrics import structural_similarity
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
@@ -31,6 +32,7 @@ def main(out: Path) -> None:
     Args:
         out: Result file.
     """
+    out = out.resolve()
     result = {
         **describe_run(),
         "hook_start_up_ms": start_up_cost(),
@@ -103,7 +105,8 @@ def export_parity() -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = {"root": folder / "parts", "image_size": 128, "num_train": 16, "num_test_good": 8}
+        os.chdir(folder)  # anomalib's OpenVINO inferencer leaves its cache in the working directory
+        parts = {"root": folder / "parts", "size": 128, "num_train": 16, "num_test_good": 8}
         SyntheticParts(**parts).prepare_data()
         photograph = folder / "photograph.png"
         part = next((folder / "parts").rglob("test/scratch/*.png"))
