@@ -1,4 +1,4 @@
-"""Measures what the plugin promises: start-up cost of the hook, agreement of the losses, parity of the exports.
+"""Measures the start-up cost of the hook, the agreement of the losses, the gain of bfloat16, the parity of the exports.
 
 python benchmarks/plugin_checks.py benchmarks/results/plugin_checks.json      (a minute or two on two cores)
 """
@@ -6,9 +6,11 @@ python benchmarks/plugin_checks.py benchmarks/results/plugin_checks.json      (a
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_lamp import LampAE, LampLoss, SyntheticParts
 from anomalib_lamp.functional import amplify, reconstruction_error
+from anomalib_lamp.models.lamp_ae import LampAEModel
 
 
 def main(out: Path) -> None:
@@ -37,6 +40,7 @@ def main(out: Path) -> None:
         **describe_run(),
         "hook_start_up_ms": start_up_cost(),
         "largest_difference_from_reference": loss_agreement(),
+        "training_step_seconds": step_times(),
         "largest_export_difference_on_900x900": export_parity(),
     }
     out.write_text(json.dumps(result, indent=2) + "\n")
@@ -91,6 +95,28 @@ def loss_agreement() -> dict[str, float]:
         }.items():
             largest[name] = max(largest[name], float(difference))
     return {name: float(f"{value:.2g}") for name, value in largest.items()}
+
+
+def step_times(repeats: int = 3) -> dict[str, float]:
+    """Return the median time of a training step of 32 images of 256 x 256 in float32 and in bfloat16, and the ratio."""
+    model, loss, images = LampAEModel(), LampLoss("ssim"), torch.rand(32, 3, 256, 256)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step(half: bool) -> float:
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = loss(model(images), images)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return time.perf_counter() - started
+
+    times = {name: [step(half) for _ in range(repeats + 1)][1:] for name, half in (("float32", False), ("bf16", True))}
+    median = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        **{name: round(value, 3) for name, value in median.items()},
+        "ratio": round(median["float32"] / median["bf16"], 2),
+    }
 
 
 def export_parity() -> dict[str, dict[str, float]]:

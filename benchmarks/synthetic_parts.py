@@ -30,7 +30,15 @@ def main(out: Path, max_steps: int = 300, seed: int = 0) -> None:
         for category in PARTS:
             seed_everything(seed)
             models = {
-                "LampAE": LampAE(image_size=128, max_steps=max_steps, seed=seed, visualizer=False),
+                "LampAE": LampAE(
+                    architecture="autoencoder",
+                    depth=5,
+                    corruption_strength=0.0,
+                    image_size=128,
+                    max_steps=max_steps,
+                    seed=seed,
+                    visualizer=False,
+                ),
                 "Padim": Padim(pre_trained=False, visualizer=False),
             }
             for name, model in models.items():

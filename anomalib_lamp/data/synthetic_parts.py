@@ -27,7 +27,7 @@ class SyntheticParts(AnomalibDataModule):
     may round some pixels differently.
 
     How hard it is, with the default drawing, as image / pixel AUROC on the test images, one run with seed 0 on the CPU
-    (``benchmarks/synthetic_parts.py``). LampAE is plain reconstruction with its defaults at 128 x 128, 300 steps of 16
+    (``benchmarks/synthetic_parts.py``). LampAE is plain reconstruction by the autoencoder at 128 x 128, 300 steps of 16
     images; PaDiM is anomalib 2.7.0's with a resnet18 of random weights (``Padim(pre_trained=False)``); the mean image's
     score is the largest absolute difference from the mean of the training images:
 

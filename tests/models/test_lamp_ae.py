@@ -126,6 +126,18 @@ class TestTraining:
         assert (loss > error).all() if amplify else np.allclose(loss, error)
         assert curves["learning_rate"].max() == pytest.approx(1e-3)
 
+    def test_the_target_is_the_image_before_it_was_damaged(self, parts):
+        batch = next(iter(self.loader(parts)))
+        model = small_model(corruption_strength=1.0)
+        seen = {}
+        model.model.register_forward_pre_hook(lambda _, inputs: seen.update(input=inputs[0]))
+        model.loss.base_error = lambda reconstruction, target: seen.update(target=target) or reconstruction
+        model.log = lambda *_, **__: None
+        model.optimizers = lambda: torch.optim.SGD(model.parameters(), lr=1.0)
+        model.training_step(batch, 0)
+        assert torch.equal(seen["target"], batch.image)
+        assert not torch.equal(seen["input"], batch.image)
+
     def test_rejects_normalised_images_with_the_remedy(self, make_engine, parts):
         from anomalib.pre_processing import PreProcessor
         from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -141,6 +153,8 @@ class TestTraining:
             ({"reduction": "none"}, "training needs a scalar"),
             ({"base_loss": "psnr"}, "got 'psnr'"),
             ({"image_size": 8}, r"at least 16 pixels a side for depth=3, got \(8, 8\)"),
+            ({"corruption_strength": 2.0}, r"strength in \[0, 1\], got 2.0"),
+            ({"corruption_kinds": ["rain"]}, r"got \['rain'\]"),
             ({"optimizer": "lion"}, r"\['adam', 'adamw', 'rmsprop', 'sgd'\], got 'lion'"),
             ({"schedule": "step"}, r"\['constant', 'cosine'\], got 'step'"),
             ({"learning_rate": 0.0}, "learning_rate to be larger than 0, got 0.0"),

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 from torchvision.transforms.v2 import Compose, Resize
 
+from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.post_processing import OddsPostProcessor
@@ -38,8 +39,10 @@ class LampAE(AnomalibModule):
     A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
     loss only: every pixel's error L becomes ``-log(1 - L)``. No pre-trained weights are needed.
 
-    Left open by the paper and chosen here: networks, image size, optimiser settings, training budget, and the score
-    (by default the maximum of a smoothed gradient-similarity map).
+    By default the network learns to repair: its input is damaged on the fly, its target is the image as it was. This
+    deviates from the paper; ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
+    here: networks, image size, optimiser settings, training budget, and the score (by default the maximum of a smoothed
+    gradient-similarity map).
 
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
@@ -47,6 +50,10 @@ class LampAE(AnomalibModule):
         depth: Number of halvings, at least 2.
         skip_connections: For ``unet``: whether features of the way down join those of the way up.
         latent_channels: For ``autoencoder``: channels of the bottleneck.
+        corruption_strength: How strongly training images are damaged before they must be repaired, in [0, 1]; 0 for
+            plain reconstruction.
+        corruption_kinds: What damaged regions are filled with: some of ``colour``, ``texture``, ``shift``, ``swap``,
+            ``recolour``; ``null`` for all.
         base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
         amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
         reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
@@ -74,7 +81,7 @@ class LampAE(AnomalibModule):
         ValueError: If an argument is unknown or out of range.
 
     Example:
-        >>> model = LampAE(architecture="unet", base_loss="l1", optimizer="adamw", max_steps=500, seed=0)
+        >>> model = LampAE(architecture="autoencoder", base_loss="l1", optimizer="adamw", max_steps=500, seed=0)
         >>> model.name
         'LampAE'
 
@@ -84,11 +91,13 @@ class LampAE(AnomalibModule):
 
     def __init__(
         self,
-        architecture: str = "autoencoder",
+        architecture: str = "unet",
         width: int = 16,
-        depth: int = 5,
+        depth: int = 4,
         skip_connections: bool = True,
         latent_channels: int = 64,
+        corruption_strength: float = 1.0,
+        corruption_kinds: list[str] | None = None,
         base_loss: str = "ssim",
         amplify: bool = True,
         reduction: str = "sum",
@@ -122,9 +131,9 @@ class LampAE(AnomalibModule):
             msg = "Expected reduction to be 'sum' or 'mean', got 'none': training needs a scalar."
             raise ValueError(msg)
         check_optimizer_arguments(optimizer, learning_rate, schedule)
-        with torch.random.fork_rng(enabled=seed is not None):
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
             self.model: LampAEModel = LampAEModel(
                 architecture=architecture,
                 width=width,
@@ -142,6 +151,7 @@ class LampAE(AnomalibModule):
                 f"got {tuple(self.input_size)}. Raise image_size or lower depth."
             )
             raise ValueError(msg)
+        self.corruption = Corruption(corruption_strength, corruption_kinds)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -193,7 +203,7 @@ class LampAE(AnomalibModule):
         """
         del args, kwargs
         images: Tensor = batch.image  # type: ignore[assignment]
-        error = self.loss.base_error(self.model(images), images)
+        error = self.loss.base_error(self.model(self.corruption(images)), images)
         loss = self.loss.reduce(error)
         size = len(images)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)

@@ -37,7 +37,7 @@ class Autoencoder(nn.Module):
         torch.Size([1, 3, 64, 64])
     """
 
-    def __init__(self, width: int = 16, depth: int = 5, latent_channels: int = 64) -> None:
+    def __init__(self, width: int = 16, depth: int = 4, latent_channels: int = 64) -> None:
         super().__init__()
         channels = [min(width * 2**level, MAX_CHANNELS) for level in range(depth)]
         self.down = nn.ModuleList(conv_block(i, o, stride=2) for i, o in zip([3, *channels], channels, strict=False))
@@ -80,7 +80,7 @@ class UNet(nn.Module):
         torch.Size([1, 3, 64, 64])
     """
 
-    def __init__(self, width: int = 16, depth: int = 5, skip_connections: bool = True) -> None:
+    def __init__(self, width: int = 16, depth: int = 4, skip_connections: bool = True) -> None:
         super().__init__()
         channels = [min(width * 2**level, MAX_CHANNELS) for level in range(depth)]
         self.skip_connections = skip_connections
@@ -142,9 +142,9 @@ class LampAEModel(nn.Module):
 
     def __init__(
         self,
-        architecture: str = "autoencoder",
+        architecture: str = "unet",
         width: int = 16,
-        depth: int = 5,
+        depth: int = 4,
         skip_connections: bool = True,
         latent_channels: int = 64,
         map_metric: str = "msgms",
