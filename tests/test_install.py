@@ -151,7 +151,7 @@ def test_benchmark_pipeline_by_bare_names(environment, parts_root, tmp_path):
 def test_editable_installs_have_the_hook_too(tmp_path):
     folder = tmp_path / "editable"
     site = new_environment(folder)
-    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", REPOSITORY]
+    install = ["-m", "pip", "install", "-q", "--no-deps", "-e", REPOSITORY]  # fetches hatchling and editables
     assert run(folder, *install, cwd=tmp_path).returncode == 0
     assert {path.name for path in site.iterdir()} >= HOOK_FILES
     code = "from anomalib.models import get_model; print(get_model('lamp_ae').name)"
