@@ -1,5 +1,6 @@
 """What is done to a normal image before the network has to repair it."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -92,8 +93,8 @@ def _field(images: Tensor) -> Tensor:
 
 def _blob(images: Tensor) -> Tensor:
     """Draw regions where smooth noise is high, of 0.4 % to 25 % of the image."""
-    low, high = torch.tensor(SMALLEST_AREA).log().item(), torch.tensor(LARGEST_AREA).log().item()
-    threshold = torch.special.ndtri(1 - _uniform(images, low, high).exp())
+    area = _uniform(images, math.log(SMALLEST_AREA), math.log(LARGEST_AREA)).exp()
+    threshold = torch.special.ndtri(1 - area)
     return (_field(images) > threshold).to(images.dtype)
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from anomalib.engine import Engine
 
-import anomalib_lamp
 from anomalib_lamp import SyntheticParts
 
 torch.set_num_threads(1)  # the test models are tiny: on a busy machine more threads only wait for each other
@@ -57,10 +56,3 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real images at {SHARED_DATA}; set ANOMALIB_LAMP_DATA to a folder with MVTecAD/bottle")
     return SHARED_DATA
-
-
-@pytest.fixture(autouse=True)
-def add_doctest_names(doctest_namespace):
-    """Names that doctests use without importing them."""
-    doctest_namespace["torch"] = torch
-    doctest_namespace["anomalib_lamp"] = anomalib_lamp

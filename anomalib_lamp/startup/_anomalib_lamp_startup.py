@@ -38,7 +38,7 @@ def wrap(loader: object) -> None:
 
         loader.exec_module = execute_and_register
     except AttributeError:
-        pass  # a loader that cannot be wrapped still loads the host
+        return  # a loader that cannot be wrapped still loads the host
 
 
 def register() -> None:
