@@ -1,0 +1,144 @@
+"""Runs one job: seed, train, test, measure."""
+
+import math
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.engine import Engine
+from anomalib.models import AnomalibModule
+from lightning import seed_everything
+
+from .measure import (
+    TestPredictions,
+    exported_mib,
+    measure_latency,
+    measure_quality,
+    peak_gpu_mib,
+    peak_rss_mib,
+)
+from .origin import describe_software
+from .pictures import save_pictures
+from .records import Cost, ImageScore, Origin, Record
+from .spec import Job, instantiate
+
+BUDGETS = ("max_epochs", "max_steps", "max_time")
+
+
+def run_job(job: Job, work: Path) -> Record:
+    """Train and test a model on a data set, and return the record.
+
+    The model in its last state is tested; nothing is chosen on the test set. Weights, shuffling and drawn validation
+    anomalies come from the job's seed.
+
+    Args:
+        job: What to run.
+        work: Folder for checkpoints and pictures.
+
+    Raises:
+        ValueError: If neither the spec nor the model says how long to train.
+    """
+    started = datetime.now(timezone.utc)
+    begun = time.perf_counter()
+    datamodule, model = _prepare(job)
+    predictions = TestPredictions()
+    trainer_arguments = {"logger": False, "enable_progress_bar": False, **job.config["trainer"]}
+    engine = Engine(callbacks=[predictions], default_root_dir=work, **trainer_arguments)
+    _require_budget(job, model)
+    train_seconds = _timed(engine.fit, model, datamodule=datamodule)
+    epochs, steps = engine.trainer.current_epoch, engine.trainer.global_step
+    test_seconds = _timed(engine.test, model, datamodule=datamodule, verbose=False)
+    rss, gpu = peak_rss_mib(), peak_gpu_mib()
+    thresholds = _thresholds(model)
+    metrics = measure_quality(predictions, *thresholds)
+    save_pictures(predictions, work / "pictures")
+    measure = job.config["measure"]
+    device = str(engine.trainer.strategy.root_device)
+    model.to(device)
+    latency = measure_latency(model, measure["latency_batch_sizes"], measure["latency_image_size"])
+    return Record(
+        **identity(job),
+        status="finished",
+        metrics=metrics,
+        images=_image_scores(predictions, datamodule),
+        cost=Cost(
+            train_seconds=train_seconds,
+            test_seconds=test_seconds,
+            epochs=epochs,
+            steps=steps,
+            peak_rss_mib=rss,
+            peak_gpu_mib=gpu,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            exported_mib=exported_mib(model) if measure["export"] else None,
+            latency=latency,
+            total_seconds=time.perf_counter() - begun,
+        ),
+        origin=origin(started, device),
+    )
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """Return the fields of a record that are known before the job runs."""
+    return {
+        "job": job.id,
+        "data": job.data,
+        "model": job.model,
+        "grid": job.grid,
+        "seed": job.seed,
+        "weights": job.weights,
+        "config": job.config,
+    }
+
+
+def origin(started: datetime, device: str) -> Origin:
+    """Return where and with what a job ran that has just ended."""
+    ended = datetime.now(timezone.utc)
+    return Origin(started=started, ended=ended, device=device, threads=torch.get_num_threads(), **describe_software())
+
+
+def _prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
+    """Return the datamodule and the model, each made from the job's seed, whatever the other draws."""
+    seed_everything(job.seed, workers=True, verbose=False)
+    datamodule = instantiate(job.config["data"])
+    datamodule.prepare_data()
+    datamodule.setup()
+    seed_everything(job.seed, workers=True, verbose=False)
+    return datamodule, instantiate(job.config["model"])
+
+
+def _require_budget(job: Job, model: AnomalibModule) -> None:
+    """Refuse to train for Lightning's default of 1000 epochs, which nobody asked for."""
+    given = job.config["trainer"].keys() | model.trainer_arguments.keys()
+    if given.isdisjoint(BUDGETS) and not hasattr(model, "max_steps"):
+        msg = f"Expected a training budget for {job.model}; add `trainer: {{max_epochs: ...}}` to it in the spec."
+        raise ValueError(msg)
+
+
+def _timed(function: Any, *args: Any, **kwargs: Any) -> float:
+    """Call a function and return how many seconds it took."""
+    begun = time.perf_counter()
+    function(*args, **kwargs)
+    return time.perf_counter() - begun
+
+
+def _thresholds(model: AnomalibModule) -> tuple[float, float]:
+    """Return the thresholds of image scores and maps before normalisation; NaN where there is none."""
+    names = ("image_threshold", "pixel_threshold")
+    return tuple(float(getattr(model.post_processor, name, math.nan)) for name in names)  # type: ignore[return-value]
+
+
+def _image_scores(predictions: TestPredictions, datamodule: AnomalibDataModule) -> list[ImageScore]:
+    """Return the score of every test image, with paths that mean the same on another machine."""
+    root = Path(getattr(datamodule, "root", "."))
+    rows = zip(predictions.paths, predictions.labels.tolist(), predictions.scores.tolist(), strict=True)
+    return [
+        ImageScore(path=_relative(Path(path), root), kind=Path(path).parent.name, anomalous=anomalous, score=score)
+        for path, anomalous, score in rows
+    ]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

@@ -1,0 +1,36 @@
+"""What has to stand beside every figure: commit, machine, versions."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("anomalib", "anomalib-lamp", "lightning", "torch", "torchvision")
+
+
+@cache
+def describe_software() -> dict[str, Any]:
+    """Return machine, Python, package versions and commit as plain values for JSON."""
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": _commit(Path(__file__).parent),
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit that our code is at, marked where it was changed, or ``None`` outside its repository."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+
+    try:
+        if git("ls-files", "--error-unmatch", "origin.py").returncode:
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,244 @@
+"""What a job leaves behind: one line of JSON with a schema, written so that it is whole or absent."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+
+class _Strict(BaseModel):
+    """Base of the schema: unknown keys and lossy conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Metrics(_Strict):
+    """Quality on the test set, from unclipped scores; ``None`` where the data or the model has no such thing.
+
+    The F1 scores use the threshold that the model chose on validation data.
+    """
+
+    # ruff: noqa: N815 (anomalib's names)
+    image_AUROC: float | None = Field(default=None, ge=0, le=1)
+    pixel_AUROC: float | None = Field(default=None, ge=0, le=1)
+    AUPRO: float | None = Field(default=None, ge=0, le=1)
+    image_F1: float | None = Field(default=None, ge=0, le=1)
+    pixel_F1: float | None = Field(default=None, ge=0, le=1)
+
+
+class ImageScore(_Strict):
+    """Score of one test image; ``path`` is relative to the data's root, ``kind`` is the name of its folder."""
+
+    path: str
+    kind: str
+    anomalous: bool
+    score: float
+
+
+class Latency(_Strict):
+    """Time of one forward pass, pre- and post-processing included, after warm-up, in milliseconds."""
+
+    batch_size: int = Field(ge=1)
+    image_size: int = Field(ge=1)
+    median_ms: float = Field(gt=0)
+    iqr_ms: float = Field(ge=0)
+    runs: int = Field(ge=1)
+
+
+class Cost(_Strict):
+    """What a job took: seconds of its parts, memory in MiB, size of the model."""
+
+    train_seconds: float = Field(ge=0)
+    test_seconds: float = Field(ge=0)
+    total_seconds: float = Field(ge=0)
+    epochs: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    peak_rss_mib: float = Field(gt=0)
+    peak_gpu_mib: float | None = Field(default=None, ge=0)
+    parameters: int = Field(ge=0)
+    exported_mib: float | None = Field(default=None, gt=0)
+    latency: list[Latency] = []
+
+
+class Origin(_Strict):
+    """Where and with what a job ran."""
+
+    started: AwareDatetime = Field(strict=False)
+    ended: AwareDatetime = Field(strict=False)
+    machine: str
+    device: str
+    threads: int = Field(ge=1)
+    python: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+class Record(_Strict):
+    """The result of one job.
+
+    Attributes:
+        job: Identity of the job, a hash of ``config``.
+        data: Name of the data set in the spec, with its grid values.
+        model: Name of the model in the spec, with its grid values.
+        grid: The model's grid values alone, for tables.
+        seed: Seed of the job.
+        weights: What the model started from.
+        config: The resolved job: classes, all init arguments, trainer arguments.
+        status: Whether the job ended well.
+        error: For a failed job: the last lines of what went wrong.
+        attempt: How often the job was started, counting workers that died.
+        metrics: Quality; ``None`` for a failed job.
+        images: Score of every test image.
+        cost: Time, memory and size; ``None`` for a failed job.
+        origin: Machine, versions, commit, times.
+    """
+
+    schema_version: Literal[1] = 1
+    job: str = Field(pattern="^[0-9a-f]{12}$")
+    data: str
+    model: str
+    grid: dict[str, Any] = {}
+    seed: int
+    weights: Literal["imagenet", "local", "random"]
+    config: dict[str, Any]
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    attempt: int = Field(1, ge=1)
+    metrics: Metrics | None = None
+    images: list[ImageScore] = []
+    cost: Cost | None = None
+    origin: Origin
+
+    def to_line(self) -> str:
+        """Return the record as one line of JSON."""
+        return self.model_dump_json() + "\n"
+
+
+class ResultFolder:
+    """The folder of a sweep: ``jobs/ID.json`` holds the record of a job, ``work/ID/`` what it needs and its pictures.
+
+    A record appears under its name only when it is whole and on the disk, so a process that is killed at any moment
+    leaves no torn line.
+
+    Args:
+        root: The folder; made when first written to.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def record_path(self, job: str) -> Path:
+        """Return where the record of a job lies."""
+        return self.root / "jobs" / f"{job}.json"
+
+    def lock_path(self, job: str) -> Path:
+        """Return the file that a worker locks while it runs a job."""
+        return self.root / "jobs" / f"{job}.lock"
+
+    def work_path(self, job: str) -> Path:
+        """Return the folder that a job writes its log, checkpoints and pictures to."""
+        return self.root / "work" / job
+
+    def pictures(self, job: str) -> list[Path]:
+        """Return the pictures that a job kept, sorted by name: hits, misses and false alarms."""
+        return sorted((self.work_path(job) / "pictures").glob("*.jpg"))
+
+    def write(self, record: Record) -> None:
+        """Write a record, replacing an earlier one of the same job."""
+        write_durably(self.record_path(record.job), record.to_line())
+
+    def read(self, job: str) -> Record | None:
+        """Return the record of a job, or ``None`` if there is none."""
+        path = self.record_path(job)
+        return parse_record(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+
+    def records(self) -> list[Record]:
+        """Return all records, ordered by job."""
+        paths = sorted((self.root / "jobs").glob("*.json"))
+        return [parse_record(path.read_text(encoding="utf-8"), str(path)) for path in paths]
+
+    def collect(self) -> Path:
+        """Write all records to ``results.jsonl``, the file to commit or to send, and return its path."""
+        path = self.root / "results.jsonl"
+        write_durably(path, "".join(record.to_line() for record in self.records()))
+        return path
+
+
+def read_records(results: Path | str) -> list[Record]:
+    """Return the records of a sweep's folder or of a ``.jsonl`` file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or no record in it.
+        ValueError: If a line does not follow the schema; the message names the file, the line and the field.
+
+    Example:
+        >>> read_records("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: Expected a folder made by `anomalib-lamp compare` or its results.jsonl, got nowhere.
+    """
+    results = Path(results)
+    if results.is_dir():
+        records = ResultFolder(results).records()
+    elif results.is_file():
+        lines = results.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        records = [parse_record(line, f"{results}, line {number}") for number, line in enumerate(lines, start=1)]
+    else:
+        records = []
+    if not records:
+        msg = f"Expected a folder made by `anomalib-lamp compare` or its results.jsonl, got {results}."
+        raise FileNotFoundError(msg)
+    return records
+
+
+def parse_record(line: str, place: str) -> Record:
+    """Return the record in a line of JSON.
+
+    Args:
+        line: The line.
+        place: Where it stands, for the error message.
+
+    Raises:
+        ValueError: If the line does not follow the schema.
+    """
+    try:
+        return Record.model_validate_json(line)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        msg = f"{place} is not a record of schema version 1: {faults}"
+        raise ValueError(msg) from None
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file so that its name shows either the old or the whole new text, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def finished(records: Iterable[Record]) -> list[Record]:
+    """Return the records of jobs that ended well."""
+    return [record for record in records if record.status == "finished"]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a record."""
+    return Record.model_json_schema()
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """Return the last lines of a text."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+__all__: Sequence[str] = ["ImageScore", "Latency", "Metrics", "Record", "ResultFolder", "read_records", "schema"]

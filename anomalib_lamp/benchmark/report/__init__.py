@@ -1,0 +1,40 @@
+"""A report of a benchmark: Markdown tables and one HTML page that loads nothing."""
+
+from pathlib import Path
+
+from anomalib_lamp.benchmark.records import ResultFolder, read_records
+from anomalib_lamp.benchmark.report import html, markdown
+from anomalib_lamp.benchmark.report.markdown import compact_table, render_between, render_table
+from anomalib_lamp.benchmark.report.page import make_page
+
+__all__ = ["compact_table", "render_between", "render_table", "report"]
+
+
+def report(results: Path, out: Path | None = None, baseline: str | None = None) -> Path:
+    """Write ``report.md`` and ``report.html`` from the results of ``anomalib-lamp compare``.
+
+    The page shows quality, failed jobs, a paired comparison with a baseline, a ranking, costs, ROC curves and kinds of
+    defects; made from a folder it also has pictures of the best and the worst cases. It is one file that loads nothing.
+
+    Args:
+        results: Folder of a sweep, or a file of its records (``results.jsonl``).
+        out: Folder to write to; the folder of the results by default.
+        baseline: Model to compare the others with. By default the one with the most finished jobs, the best of several.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        FileNotFoundError: If there are no results.
+        ValueError: If a record does not follow the schema, or no model is called ``baseline``.
+    """
+    results = Path(results)
+    records = read_records(results)
+    folder = ResultFolder(results) if results.is_dir() else None
+    page = make_page(records, baseline)
+    out = Path(out) if out is not None else results if folder else results.parent
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.md").write_text(markdown.render_page(page), encoding="utf-8")
+    path = out / "report.html"
+    path.write_text(html.render_page(page, records, folder), encoding="utf-8")
+    return path

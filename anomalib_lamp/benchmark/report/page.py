@@ -1,0 +1,211 @@
+"""What a report says, in its order; markdown.py and html.py only write it down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anomalib_lamp.benchmark.records import Record, finished
+from anomalib_lamp.benchmark.report import tables
+from anomalib_lamp.benchmark.report.tables import LABELS, Table
+from anomalib_lamp.benchmark.statistics import EXACT_UP_TO, Ranking, Summary, compare, rank, summarize
+
+METHOD = (
+    "One job is one model trained on one data set with one seed; ± is the standard deviation over seeds (n - 1).",
+    "AUROC and AUPRO come from the raw scores, before any clipping or normalisation that could make ties.",
+    "Thresholds, and with them the F1 scores, come from training images held out for it, never from the test set.",
+    "Latency is measured apart from metrics and image writing, pre- and post-processing included, after warm-up.",
+    "Failed jobs and missing values are counted and named; nothing is left out silently. A dash means not measured.",
+)
+METRIC = "image_AUROC"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: what is to know first, then tables; the folded ones are closed on the page at first."""
+
+    name: str
+    title: str
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report, and what the drawings are made from.
+
+    Attributes:
+        title: Title.
+        facts: What stands under it: label and value.
+        sections: The parts in their order.
+        models: All models, the most complete and best first; a place in it is the number of a model in the drawings.
+        summaries: Result per data set and model.
+        ranking: Ranking over data sets, or why there is none.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+    models: tuple[str, ...]
+    summaries: tuple[Summary, ...]
+    ranking: Ranking
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Return the number of each model in the drawings."""
+        return {model: number for number, model in enumerate(self.models, start=1)}
+
+
+def make_page(records: Sequence[Record], baseline: str | None = None) -> Page:
+    """Return the report of records.
+
+    Args:
+        records: At least one record.
+        baseline: Model to compare the others with; ``None`` chooses one, and says how.
+
+    Raises:
+        ValueError: If there is no model ``baseline``, or two finished records are of the same job.
+    """
+    summaries = summarize(records)
+    models = tables.order_models(summaries)
+    data = {record.data for record in records}
+    done = len(finished(records))
+    ranking = rank(records, METRIC)
+    start, end = tables.span(records)
+    facts = (
+        ("models", str(len(models))),
+        ("data sets", str(len(data))),
+        ("seeds", str(len({record.seed for record in records}))),
+        ("jobs finished", str(done)),
+        ("jobs failed", str(len(records) - done)),
+        ("measured", f"{start:%Y-%m-%d}" + ("" if start.date() == end.date() else f" to {end:%Y-%m-%d}")),
+    )
+    sections = (
+        Section("method", "How it was measured", METHOD, (tables.origins(records),)),
+        _overview(summaries),
+        _quality(summaries),
+        _failures(records),
+        _comparison(records, summaries, baseline),
+        _ranking(ranking),
+        _costs(records),
+        Section("roc", "ROC curves", _when(done > 0, "One line per model: the seed with the median image AUROC.")),
+        _defects(records),
+    )
+    title = f"{_count(len(models), 'model')} on {_count(len(data), 'data set')}"
+    return Page(title, facts, sections, tuple(models), tuple(summaries), ranking)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _when(is_so: bool, note: str, otherwise: str = "No job has finished.") -> tuple[str, ...]:
+    return (note if is_so else otherwise,)
+
+
+def _overview(summaries: Sequence[Summary]) -> Section:
+    """Return the models at a glance."""
+    coverage = {
+        model: frozenset(s.data for s in summaries if s.model == model and s.finished)
+        for model in {summary.model for summary in summaries}
+    }
+    notes = ["Each data set counts once, whatever the number of its seeds. Models with the most data sets come first."]
+    if len(set(coverage.values())) > 1:
+        notes.append("The models did not finish on the same data sets: means over different ones are not comparable.")
+    return Section("overview", "At a glance", tuple(notes), (tables.overview(summaries),))
+
+
+def _quality(summaries: Sequence[Summary]) -> Section:
+    """Return the quality per data set and model."""
+    notes = ["Mean ± standard deviation over seeds; the best mean of a data set is bold. No ± means one seed."]
+    missing = {
+        LABELS[metric]: sum(summary.metrics[metric].missing for summary in summaries)
+        for metric in tables.measured(summaries)
+    }
+    told = [f"{label} in {count}" for label, count in missing.items() if count]
+    if told:
+        notes.append(
+            f"Not measured by finished jobs: {', '.join(told)}. A number in brackets is the number of seeds with a "
+            "value where it is not that of the finished ones."
+        )
+    return Section("quality", "Quality", tuple(notes), (tables.quality(summaries),))
+
+
+def _failures(records: Sequence[Record]) -> Section:
+    """Return what failed."""
+    table = tables.failures(records)
+    if not table.rows:
+        return Section("failed", "Failed jobs", ("None.",))
+    note = f"{len(table.rows)} of {len(records)} jobs failed; they have no part in the figures."
+    return Section("failed", "Failed jobs", (note,), (table,))
+
+
+def _comparison(records: Sequence[Record], summaries: Sequence[Summary], baseline: str | None) -> Section:
+    """Return every model against the baseline."""
+    name, title = "comparison", "Against the baseline"
+    chosen, reason = tables.choose_baseline(summaries, baseline)
+    metrics = tables.measured(summaries)
+    if not metrics:
+        return Section(name, title, ("No job has finished.",))
+    if len({summary.model for summary in summaries}) == 1:
+        return Section(name, title, ("There is one model: nothing to compare it with.",))
+    of_metric = {metric: compare(records, chosen, metric) for metric in metrics}
+    everything = [item for items in of_metric.values() for item in items]
+    overall = [item for item in everything if item.data is None]
+    better = sum(item.wins for item in overall if item.metric == metrics[0])
+    worse = sum(item.losses for item in overall if item.metric == metrics[0])
+    equal = sum(item.ties for item in overall if item.metric == metrics[0])
+    label = LABELS[metrics[0]]
+    notes = (
+        f"Baseline: {chosen}. {reason}",
+        f"By {label}, the other models together lose {worse} pairs against it, win {better} and tie {equal}.",
+        "Differences are means of model minus baseline, paired by data set and seed: above 0 the model is better.",
+        f"Green and red mark percentile bootstrap intervals of {tables.ENOUGH_PAIRS} or more pairs that exclude 0.",
+        f"p is of the two-sided Wilcoxon signed-rank test, exact up to {EXACT_UP_TO} pairs.",
+        f"With fewer than {tables.ENOUGH_PAIRS} pairs p cannot fall below 0.05, and the interval is too narrow.",
+        "Pairs of one data set are alike: intervals and p speak of these data sets, not of new ones.",
+        "Nothing is corrected for the number of models.",
+        "Unpaired: a job of either model failed, was not run or has no value.",
+    )
+    by_data = tuple(
+        Table(f"{LABELS[metric]} on each data set", table.columns, table.rows)
+        for metric, items in of_metric.items()
+        for table in [tables.comparison(items, by_data=True)]
+    )
+    return Section(name, title, notes, (tables.comparison(overall, by_data=False),), by_data)
+
+
+def _ranking(ranking: Ranking) -> Section:
+    """Return the ranking over data sets, or why there is none."""
+    name, title = "ranking", "Ranking"
+    if ranking.why_not is not None:
+        return Section(name, title, (ranking.why_not,))
+    p = "undefined (all equal)" if ranking.friedman_p is None else f"{ranking.friedman_p:.2g}"
+    notes = [
+        (
+            f"By {LABELS[ranking.metric]}, seeds averaged first, over {len(ranking.data)} data sets: "
+            f"{', '.join(ranking.data)}. Friedman test that all models are equal: p = {p}. Critical difference of mean "
+            f"ranks (Nemenyi, 5 %): {ranking.critical_difference:.2f}."
+        ),
+    ]
+    for what, left_out in (("models", ranking.left_out_models), ("data sets", ranking.left_out_data)):
+        if left_out:
+            notes.append(f"Left out, because results are missing: {what} {', '.join(left_out)}.")
+    return Section(name, title, tuple(notes), (tables.ranking(ranking),))
+
+
+def _costs(records: Sequence[Record]) -> Section:
+    """Return what the models cost."""
+    table = tables.costs(records)
+    note = (
+        "Training time is mean ± standard deviation over seeds, the rest the median over seeds; IQR is the "
+        "interquartile range of one job's passes. Memory is the peak of the whole job, training included. Weights say "
+        "what a model started from."
+    )
+    return Section("cost", "Cost", _when(bool(table.rows), note), (table,) if table.rows else ())
+
+
+def _defects(records: Sequence[Record]) -> Section:
+    """Return the AUROC of each kind of defect."""
+    of_data = tables.defects(records)
+    note = "Image AUROC of one kind of defect against all good images, mean over seeds; the colour goes from 0.5 to 1."
+    return Section("defects", "By kind of defect", _when(bool(of_data), note, "No image scores."), (), tuple(of_data))

@@ -1,0 +1,291 @@
+"""A sweep keeps every result, continues where it stopped, and survives what happens to its processes."""
+
+import io
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from anomalib.engine import Engine
+from conftest import SMALL_PARTS
+from lightning import seed_everything
+from rich.console import Console
+from sklearn.metrics import f1_score, roc_auc_score
+
+from anomalib_lamp.benchmark.executors import Event, LocalExecutor, RayExecutor
+from anomalib_lamp.benchmark.progress import Progress
+from anomalib_lamp.benchmark.records import ResultFolder, read_records
+from anomalib_lamp.benchmark.runner import compare
+from anomalib_lamp.benchmark.spec import SpecError, instantiate, read_spec
+from anomalib_lamp.benchmark.worker import work_on
+
+LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64, "visualizer": False}}
+
+
+def write_spec(tmp_path, parts_root, models, **changes):
+    """Write the spec of a sweep over the small drawn parts."""
+    init_args = {**SMALL_PARTS, "root": str(parts_root), "num_workers": 0, "val_split_ratio": 0.5}
+    spec = {
+        "data": {"parts": {"class_path": "SyntheticParts", "init_args": init_args}},
+        "models": models,
+        "trainer": {"accelerator": "cpu"},
+        "measure": {"latency_batch_sizes": [1], "latency_image_size": 64},
+        **changes,
+    }
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.dump(spec, sort_keys=False))
+    return path
+
+
+def exit_code(*args, **kwargs):
+    """Return the exit code of `anomalib-lamp compare`."""
+    try:
+        compare(*args, **kwargs)
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def sweep(parts_root, tmp_path_factory):
+    """Folder of a sweep of three jobs of which one fails, and its exit code."""
+    folder = tmp_path_factory.mktemp("sweep")
+    models = {
+        "lamp_ae": LAMP_AE,
+        "padim": {"class_path": "Padim", "init_args": {"pre_trained": False, "layers": ["layer1"], "n_features": 16}},
+        "broken": {"class_path": "LampAE", "init_args": {"architecture": "perceptron"}},
+    }
+    spec = write_spec(folder, parts_root, models)
+    return folder, exit_code(spec, out=folder / "out", processes=2)
+
+
+def record_of(folder, model):
+    return next(record for record in read_records(folder / "out") if record.model == model)
+
+
+def test_every_job_leaves_a_record(sweep):
+    folder, code = sweep
+    records = read_records(folder / "out")
+    assert code == 1
+    assert {record.model: record.status for record in records} == {
+        "lamp_ae": "finished",
+        "padim": "finished",
+        "broken": "failed",
+    }
+    assert read_records(folder / "out" / "results.jsonl") == records
+    broken = record_of(folder, "broken")
+    assert broken.error.splitlines()[-1].startswith("ValueError: Expected architecture to be one of")
+    assert (folder / "out" / "work" / broken.job / "log.txt").read_text().rstrip().endswith(broken.error)
+
+
+def test_a_record_has_all_figures(sweep):
+    folder, _ = sweep
+    record = record_of(folder, "lamp_ae")
+    cost = record.cost
+    assert (cost.steps, cost.latency[0].batch_size) == (2, 1)
+    assert cost.latency[0].runs >= 5
+    assert 0 < cost.latency[0].median_ms < cost.total_seconds * 1000
+    assert cost.train_seconds + cost.test_seconds < cost.total_seconds
+    assert cost.parameters == sum(p.numel() for p in instantiate(record.config["model"]).parameters())
+    assert 0.5 < cost.exported_mib / (cost.parameters * 4 / 2**20) < 5
+    assert 100 < cost.peak_rss_mib < 24_000
+    assert record.origin.versions.keys() >= {"anomalib", "torch"}
+    assert None not in record.metrics.model_dump().values()
+
+
+def test_metrics_are_those_of_the_scores(sweep):
+    folder, _ = sweep
+    for model in ("lamp_ae", "padim"):
+        record = record_of(folder, model)
+        truth, scores = zip(*((image.anomalous, image.score) for image in record.images), strict=True)
+        assert len(truth) == len({image.path for image in record.images})
+        assert record.metrics.image_AUROC == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
+
+
+def test_metrics_agree_with_anomalibs_engine(sweep, tmp_path):
+    """The same seed and arguments by hand; our model's scores are not clipped, so AUROCs agree too."""
+    folder, _ = sweep
+    record = record_of(folder, "lamp_ae")
+    seed_everything(record.seed)
+    datamodule = instantiate(record.config["data"])
+    datamodule.setup()
+    seed_everything(record.seed)
+    model = instantiate(record.config["model"])
+    engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
+    engine.fit(model, datamodule=datamodule)
+    expected = engine.test(model, datamodule=datamodule)[0]
+    ours = record.metrics
+    assert ours.image_AUROC == pytest.approx(expected["image_AUROC"], abs=1e-4)
+    assert ours.pixel_AUROC == pytest.approx(expected["pixel_AUROC"], abs=1e-4)
+    assert ours.image_F1 == pytest.approx(expected["image_F1Score"], abs=1e-4)
+    assert ours.pixel_F1 == pytest.approx(expected["pixel_F1Score"], abs=1e-3)
+
+
+def test_pictures_show_hits_misses_and_false_alarms(sweep):
+    folder, _ = sweep
+    record = record_of(folder, "lamp_ae")
+    names = [path.name for path in ResultFolder(folder / "out").pictures(record.job)]
+    assert names == [f"{kind}_{i}.jpg" for kind in ("false_alarm", "hit", "miss") for i in range(2)]
+
+
+def test_the_same_command_runs_only_what_failed(sweep):
+    folder, _ = sweep
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "jobs").glob("*.json")}
+    assert exit_code(folder / "spec.yaml", out=folder / "out") == 1
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "jobs").glob("*.json")}
+    broken = record_of(folder, "broken")
+    assert broken.attempt == 2
+    assert [name for name in before if after[name] != before[name]] == [f"{broken.job}.json"]
+
+
+def test_a_folder_of_another_spec_is_refused(sweep, parts_root, tmp_path, capsys):
+    folder, _ = sweep
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, seeds=[5])
+    assert exit_code(spec, out=folder / "out") == 2
+    assert "holds 2 result(s) that are not of this spec" in capsys.readouterr().err
+
+
+def test_a_longer_spec_continues_the_folder(sweep, parts_root, tmp_path, capsys):
+    folder, _ = sweep
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    longer = write_spec(tmp_path, parts_root, spec["models"], seeds=[0, 1])
+    compare(longer, out=folder / "out", dry_run=True)
+    assert capsys.readouterr().out.splitlines()[-1] == "4 of 6 jobs to run."
+
+
+def test_wrong_specs_and_data_stop_before_the_first_job(parts_root, tmp_path, capsys):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": {"class_path": "LampEA"}})
+    assert exit_code(spec, out=tmp_path / "out") == 2
+    assert "did you mean LampAE" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    folder = {"class_path": "Folder", "init_args": {"name": "x", "root": str(tmp_path / "empty"), "normal_dir": "good"}}
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, data={"x": folder})
+    assert exit_code(spec, out=tmp_path / "out") == 2
+    assert "data set x: " in capsys.readouterr().err
+    assert not (tmp_path / "out" / "jobs").exists()
+
+
+def test_a_model_without_budget_is_refused(parts_root, tmp_path):
+    spec = write_spec(tmp_path, parts_root, {"endless": {"class_path": "trial_models.NeverEnds"}})
+    (job,) = read_spec(spec)
+    assert work_on(job, tmp_path / "out") == "failed"
+    assert "Expected a training budget for endless" in ResultFolder(tmp_path / "out").read(job.id).error
+
+
+@pytest.mark.parametrize(("retries", "status", "attempt"), [(1, "finished", 2), (0, "failed", 1)])
+def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, retries, status, attempt):
+    model = {"class_path": "trial_models.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": model}))
+    events = list(LocalExecutor(processes=2, retries=retries).run(jobs, tmp_path / "out"))
+    (record,) = read_records(tmp_path / "out")
+    assert (record.status, record.attempt) == (status, attempt)
+    assert [event.state for event in events].count("retried") == retries
+    if status == "failed":
+        assert record.error.endswith("The process died by SIGKILL. Was the memory exhausted?")
+
+
+@pytest.mark.slow
+def test_ray_runs_the_jobs_and_starts_one_again_whose_worker_is_killed(parts_root, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed; pip install 'anomalib-lamp[ray]'")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # of Ray's workers
+    dies = {"class_path": "trial_models.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    broken = {"class_path": "LampAE", "init_args": {"architecture": "perceptron"}}
+    jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": dies, "broken": broken}))
+    events = list(RayExecutor(retries=1).run(jobs, tmp_path / "out"))
+    assert sorted((event.job.model, event.state) for event in events) == [
+        ("broken", "failed"),
+        ("broken", "started"),
+        ("dies", "finished"),
+        ("dies", "started"),
+    ]
+    records = {record.model: record for record in read_records(tmp_path / "out")}
+    assert records["dies"].attempt == 2
+    assert records["broken"].attempt == 1
+    assert "Expected architecture" in records["broken"].error
+
+
+def test_two_runners_do_no_job_twice(parts_root, tmp_path):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, seeds=[0, 1, 2])
+    context = multiprocessing.get_context("forkserver")
+    arguments = {"spec": spec, "out": tmp_path / "out", "processes": 2, "quiet": True}
+    runners = [context.Process(target=compare, kwargs=arguments) for _ in range(2)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert [runner.exitcode for runner in runners] == [0, 0]
+    assert [record.attempt for record in read_records(tmp_path / "out")] == [1, 1, 1]
+
+
+def test_a_killed_runner_takes_its_workers_with_it_and_loses_nothing(parts_root, tmp_path):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, seeds=list(range(4)))
+    context = multiprocessing.get_context("forkserver")
+    runner = context.Process(target=compare, kwargs={"spec": spec, "out": tmp_path / "out", "quiet": True})
+    runner.start()
+    folder = ResultFolder(tmp_path / "out")
+    while not folder.records():
+        assert runner.is_alive()
+        time.sleep(0.1)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.join()
+    time.sleep(1)
+    kept = {record.job: record for record in folder.records()}
+    assert 1 <= len(kept) < 4
+    assert exit_code(spec, out=folder.root, quiet=True) == 0
+    records = folder.records()
+    assert len(records) == 4
+    assert all(record == kept.get(record.job, record) for record in records)
+
+
+def test_the_spec_is_kept_beside_the_results(sweep):
+    folder, _ = sweep
+    assert (folder / "out" / "spec.yaml").read_text() == (folder / "spec.yaml").read_text()
+
+
+def test_executors_say_what_they_need(monkeypatch):
+    with pytest.raises(ValueError, match="Expected processes >= 1 and retries >= 0, got 0 and 1"):
+        LocalExecutor(processes=0)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'anomalib-lamp\[ray\]'"):
+        RayExecutor()
+
+
+def test_the_live_table_counts(sweep):
+    folder, _ = sweep
+    jobs = read_spec(folder / "spec.yaml")
+    console = Console(file=io.StringIO(), width=160)
+    progress = Progress(jobs, len(jobs) + 5, ResultFolder(folder / "out"), quiet=False, console=console)
+    for job, state in zip(jobs, ("finished", "finished", "failed"), strict=True):
+        progress.show(Event(job, "started"))
+        if state == "finished":
+            progress.show(Event(job, state))
+    console.print(progress.render())
+    text = console.file.getvalue()
+    assert "[7/8] jobs done, 1 running, 0 failed, 0:00:00 left" in text
+    assert "running" in text.splitlines()[-1]
+    progress.show(Event(jobs[-1], "failed"))
+    assert math.isclose(progress.seconds_left(), 0)
+    assert "ValueError" in console.file.getvalue().splitlines()[-1]
+
+
+def test_f1_is_that_of_the_validation_threshold(sweep):
+    """The threshold is not in the record, so look for one on the scores that gives the recorded F1."""
+    folder, _ = sweep
+    record = record_of(folder, "padim")
+    truth = np.array([image.anomalous for image in record.images])
+    scores = np.array([image.score for image in record.images])
+    possible = [f1_score(truth, scores > threshold, zero_division=0) for threshold in [-1, *scores]]
+    assert min(abs(value - record.metrics.image_F1) for value in possible) < 1e-9
+
+
+def test_problems_are_one_error(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("data: {}\nmodels: {}\n")
+    with pytest.raises(SpecError) as error:
+        read_spec(path)
+    assert len(error.value.problems) == 2
