@@ -3,8 +3,11 @@
 import re
 
 import pytest
+import yaml
 from anomalib.cli.cli import AnomalibCLI
-from conftest import REPOSITORY, make_parts
+from conftest import REPOSITORY, SMALL_PARTS, make_parts
+
+from anomalib_lamp.cli import main
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -33,6 +36,23 @@ def test_commands(workplace):
         AnomalibCLI([*command.split(), *QUICK, *small_data])
     assert list(workplace.rglob("*.onnx"))
     assert (workplace / "results" / "LampAE" / "SyntheticParts" / "connector").is_dir()
+
+
+def test_compare_and_report(workplace, monkeypatch):
+    commands = [line.split() for line in re.findall(r"^(anomalib-lamp .*)$", README, flags=re.MULTILINE)]
+    assert [words[1] for words in commands] == ["compare", "report"]
+    spec = yaml.safe_load((workplace / "configs/compare/quick.yaml").read_text())
+    spec["data"]["parts"]["init_args"] |= SMALL_PARTS
+    spec["data"]["parts"]["grid"] = {"category": ["washer"]}
+    spec["models"] = {"lamp_ae": {"class_path": "LampAE", "init_args": {"width": 4, "image_size": 64, "max_steps": 2}}}
+    (workplace / "configs").unlink()
+    (workplace / "configs/compare").mkdir(parents=True)
+    (workplace / "configs/compare/quick.yaml").write_text(yaml.dump({**spec, "seeds": [0]}))
+    for words in commands:
+        monkeypatch.setattr("sys.argv", words)
+        main()
+    page = (workplace / "results/compare/quick/report.html").read_text()
+    assert "lamp_ae" in page
 
 
 def test_python_example(workplace, capsys):

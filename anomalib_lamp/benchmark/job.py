@@ -45,7 +45,7 @@ def run_job(job: Job, work: Path) -> Record:
     begun = time.perf_counter()
     datamodule, model = _prepare(job)
     predictions = TestPredictions()
-    trainer_arguments = {"logger": False, "enable_progress_bar": False, **job.config["trainer"]}
+    trainer_arguments = {"logger": False, "enable_progress_bar": False, "devices": 1, **job.config["trainer"]}
     engine = Engine(callbacks=[predictions], default_root_dir=work, **trainer_arguments)
     _require_budget(job, model)
     train_seconds = _timed(engine.fit, model, datamodule=datamodule)

@@ -145,6 +145,11 @@ class ResultFolder:
         """Return the pictures that a job kept, sorted by name: hits, misses and false alarms."""
         return sorted((self.work_path(job) / "pictures").glob("*.jpg"))
 
+    def drop_checkpoints(self, job: str) -> None:
+        """Delete the checkpoints of a job, which can be far larger than everything else."""
+        for checkpoint in self.work_path(job).rglob("*.ckpt"):
+            checkpoint.unlink()
+
     def write(self, record: Record) -> None:
         """Write a record, replacing an earlier one of the same job."""
         write_durably(self.record_path(record.job), record.to_line())

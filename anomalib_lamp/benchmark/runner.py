@@ -1,7 +1,6 @@
 """`anomalib-lamp compare`: what is left of a sweep is run, and every result is kept the moment it is there."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ def compare(
     cpus: float = 1,
     gpus: float = 0,
     retries: int = 1,
+    keep_checkpoints: bool = False,
     quiet: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -41,6 +41,7 @@ def compare(
         cpus: For ``ray``: CPU cores of a job.
         gpus: For ``ray``: GPUs of a job.
         retries: How often a job is started again whose process died.
+        keep_checkpoints: Keep the trained models, in ``work/JOB`` below the folder.
         quiet: Print failures and the closing line only, for logs and CI.
         dry_run: Print the jobs that would run, and run nothing.
 
@@ -61,7 +62,7 @@ def compare(
     chosen: Executor = (
         RayExecutor(address, cpus, gpus, retries) if executor == "ray" else LocalExecutor(processes, retries)
     )
-    failed = _run(pending, jobs, folder, chosen, quiet)
+    failed = _run(pending, len(jobs), folder, chosen, keep_checkpoints, quiet)
     results = folder.collect()
     print(f"{len(jobs) - failed} of {len(jobs)} jobs finished, {failed} failed. Results: {results}")
     print(f"Tables and pictures: anomalib-lamp report {folder.root}")
@@ -111,15 +112,19 @@ def _data_fault(job: Job) -> str | None:
     return None
 
 
-def _run(pending: Sequence[Job], jobs: Sequence[Job], folder: ResultFolder, executor: Executor, quiet: bool) -> int:
+def _run(
+    pending: Sequence[Job], total: int, folder: ResultFolder, executor: Executor, keep_checkpoints: bool, quiet: bool
+) -> int:
     """Run the jobs and return how many failed."""
-    states: Counter[str] = Counter()
+    failed = 0
     try:
-        with Progress(pending, len(jobs), folder, quiet) as progress:
+        with Progress(pending, total, folder, quiet) as progress:
             for event in executor.run(pending, folder.root):
-                states[event.state] += 1
                 progress.show(event)
+                failed += event.state == "failed"
+                if event.state == "finished" and not keep_checkpoints:
+                    folder.drop_checkpoints(event.job.id)
     except KeyboardInterrupt:
         print("Stopped; finished jobs are kept, the same command continues.", file=sys.stderr)
         sys.exit(130)
-    return states["failed"]
+    return failed

@@ -24,7 +24,7 @@ from lightning import Trainer
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
 MEASURE_DEFAULTS = {"latency_batch_sizes": [1, 32], "latency_image_size": 256, "export": True}
 WEIGHTS = ("imagenet", "local", "random")
-SET_BY_US = ("callbacks", "default_root_dir", "enable_progress_bar", "logger")
+SET_BY_US = ("callbacks", "default_root_dir", "enable_progress_bar", "logger", "num_nodes", "strategy")
 HELD_OUT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
 
 
@@ -107,12 +107,14 @@ def read_spec(path: Path | str) -> list[Job]:
 
     ``class_path`` is a class of anomalib or of a plugin, by name or dotted path. ``grid`` lists values of init
     arguments; all combinations become jobs. ``trainer`` holds arguments of Lightning's Trainer for all models or,
-    inside a model, for that one. ``weights`` (``imagenet``, ``local``, ``random``) is read off ``pre_trained`` and
+    inside a model, for that one; a job runs on one device (a single training scales by ``anomalib train
+    --trainer.devices``). ``weights`` (``imagenet``, ``local``, ``random``) is read off ``pre_trained`` and
     ``weights_path`` unless it is stated.
 
     Every job's seed becomes the ``seed`` argument of its datamodule and model where they take one. Unless a data set
     says otherwise, thresholds come from a tenth of the training images, half of them with drawn anomalies
-    (``val_split_mode: synthetic``), never from the test set.
+    (``val_split_mode: synthetic``), never from the test set. Models draw no pictures unless ``visualizer`` is given: a
+    job keeps a few of its own.
 
     Args:
         path: The YAML file.
@@ -193,8 +195,10 @@ class _Reader:
 
     def _trainer(self, given: Any, place: tuple) -> dict[str, Any]:
         """Return checked arguments of Lightning's Trainer."""
-        known = [name for name in signature(Trainer).parameters if name not in SET_BY_US]
-        arguments = self._known_keys(given, known, place)
+        arguments = self._known_keys(given, signature(Trainer).parameters, place)
+        for key in SET_BY_US:
+            if key in arguments:
+                self._problem((*place, key), f"{key!r} is set by compare itself; a job runs on one device")
         try:
             _parser(Trainer).parse_object({"init_args": arguments})
         except ArgumentError as error:
@@ -225,6 +229,8 @@ class _Reader:
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
         if section == "data":
             init_args = self._held_out(init_args, parameters, (*place, "init_args", "val_split_mode"))
+        elif "visualizer" in parameters:
+            init_args = {"visualizer": False} | init_args
         for choice in self._choices(entry.get("grid", {}), parameters, (*place, "grid")):
             resolved = self._resolve(cls, init_args | choice, choice, place)
             yield _Variant(

@@ -24,7 +24,7 @@ from anomalib_lamp.benchmark.runner import compare
 from anomalib_lamp.benchmark.spec import SpecError, instantiate, read_spec
 from anomalib_lamp.benchmark.worker import work_on
 
-LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64, "visualizer": False}}
+LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
 
 
 def write_spec(tmp_path, parts_root, models, **changes):
@@ -131,6 +131,11 @@ def test_pictures_show_hits_misses_and_false_alarms(sweep):
     record = record_of(folder, "lamp_ae")
     names = [path.name for path in ResultFolder(folder / "out").pictures(record.job)]
     assert names == [f"{kind}_{i}.jpg" for kind in ("false_alarm", "hit", "miss") for i in range(2)]
+
+
+def test_checkpoints_are_dropped(sweep):
+    folder, _ = sweep
+    assert not list((folder / "out").rglob("*.ckpt"))
 
 
 def test_the_same_command_runs_only_what_failed(sweep):

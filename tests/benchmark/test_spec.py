@@ -117,7 +117,7 @@ def test_thresholds_come_from_held_out_training_images(tmp_path):
         ("[l1, ssim]", "[l1, [5]]", 13, "base_loss"),
         ("precision", "precison", 14, "unknown key 'precison'; did you mean precision"),
         ("accelerator: cpu", "max_epochs: many", 16, "max_epochs"),
-        ("accelerator: cpu", "logger: true", 16, "unknown key 'logger'"),
+        ("accelerator: cpu", "logger: true", 16, "'logger' is set by compare itself"),
         ("seeds: [0, 3]", "seeds: 3", 15, "expected a list of integers from 0 up, got 3"),
         ("seeds:", "seds:", 15, "unknown key 'seds'; did you mean seeds"),
         ("num_workers: 0", "root: /no/such/folder", 4, "there is no folder /no/such/folder"),

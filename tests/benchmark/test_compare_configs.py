@@ -1,0 +1,47 @@
+"""Every spec in configs/compare is right, and one job of each of its models runs, made small."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from conftest import REPOSITORY, SMALL_PARTS
+
+from anomalib_lamp.benchmark.spec import read_spec
+from anomalib_lamp.benchmark.worker import work_on
+
+SPECS = sorted((REPOSITORY / "configs" / "compare").glob("*.yaml"))
+SMALL = {
+    "LampAE": {"width": 4, "image_size": 64, "max_steps": 1},
+    "FineTunedGaussian": {"backbone": "resnet18", "layers": ["act1", "layer1"], "image_size": 64, "max_steps": 1},
+    "Padim": {"layers": ["layer1"], "n_features": 8, "backbone": "resnet18"},
+    "ReverseDistillation": {"backbone": "resnet18", "layers": ["layer1", "layer2", "layer3"]},
+}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
+def test_spec_runs(path, parts_root, tmp_path):
+    spec = yaml.safe_load(path.read_text())
+    small_parts = {"class_path": "SyntheticParts", "init_args": {"root": str(parts_root), **SMALL_PARTS}}
+    spec["data"] = {"parts": small_parts}
+    (tmp_path / "spec.yaml").write_text(yaml.dump(spec))
+    first = {}
+    for job in read_spec(tmp_path / "spec.yaml"):
+        first.setdefault(job.config["model"]["class_path"].rpartition(".")[2], job)
+    for name, job in first.items():
+        config = {
+            **job.config,
+            "model": job.config["model"] | {"init_args": job.config["model"]["init_args"] | SMALL[name]},
+            "trainer": {"accelerator": "cpu", "max_epochs": 1, "devices": 1},
+            "measure": {"latency_batch_sizes": [], "latency_image_size": 64, "export": False},
+        }
+        config["data"]["init_args"] |= {"num_workers": 0, "val_split_ratio": 0.5}
+        assert work_on(replace(job, config=config), tmp_path / "out") == "finished"
+
+
+@pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
+def test_data_of_a_spec_is_known(path, tmp_path, monkeypatch):
+    spec = yaml.safe_load(path.read_text())
+    for entry in spec["data"].values():
+        (tmp_path / entry["init_args"]["root"]).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert read_spec(path)
