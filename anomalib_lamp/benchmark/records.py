@@ -161,14 +161,16 @@ class ResultFolder:
 
     def records(self) -> list[Record]:
         """Return all records, ordered by job."""
-        paths = sorted((self.root / "jobs").glob("*.json"))
-        return [parse_record(path.read_text(encoding="utf-8"), str(path)) for path in paths]
+        return [parse_record(path.read_text(encoding="utf-8"), str(path)) for path in self._record_paths()]
 
     def collect(self) -> Path:
         """Write all records to ``results.jsonl``, the file to commit or to send, and return its path."""
         path = self.root / "results.jsonl"
-        write_durably(path, "".join(record.to_line() for record in self.records()))
+        write_durably(path, "".join(record.read_text(encoding="utf-8") for record in self._record_paths()))
         return path
+
+    def _record_paths(self) -> list[Path]:
+        return sorted((self.root / "jobs").glob("*.json"))
 
 
 def read_records(results: Path | str) -> list[Record]:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -67,7 +67,7 @@ class Job:
     config: dict[str, Any] = field(repr=False)
     line: int = 1
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Return the identity of the job: the same resolved configuration is the same job."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
