@@ -1,4 +1,4 @@
-"""Pure functions on tensors: reconstruction errors, their amplification, Gaussian smoothing. Imports torch only."""
+"""Pure functions on tensors: errors, their amplification, smoothing, Mahalanobis distance. Imports torch only."""
 
 import math
 from collections.abc import Callable
@@ -178,6 +178,28 @@ def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Te
         rows = _blur_matrix(height, sigma, radius).to(x)
         columns = rows if width == height else _blur_matrix(width, sigma, radius).to(x)
         return (rows @ x @ columns.T).to(images.dtype)
+
+
+def mahalanobis(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    r"""Return the Mahalanobis distance :math:`\lVert W (x - \mu) \rVert` of samples to a distribution.
+
+    Equivalent to ``scipy.spatial.distance.mahalanobis(x, mean, V)`` with :math:`V = W^T W`, the inverse covariance. As
+    the length of a vector it is never the root of a negative number, and its gradient at the mean is 0.
+
+    Args:
+        x: Samples (..., D).
+        mean: Mean that broadcasts against ``x``.
+        whitening: Matrix W (D, D), for instance the inverse of the covariance's Cholesky factor.
+
+    Returns:
+        Distances (...), float32 or float64, also under autocast.
+
+    Example:
+        >>> mahalanobis(torch.tensor([[3.0, 8.0]]), torch.zeros(2), torch.diag(torch.tensor([1.0, 0.5])))
+        tensor([5.])
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.linalg.vector_norm((at_least_float32(x) - mean) @ whitening.T, dim=-1)
 
 
 def _blur_matrix(size: int, sigma: float, radius: int) -> Tensor:

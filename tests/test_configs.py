@@ -11,25 +11,40 @@ from anomalib.models import AnomalibModule
 from anomalib.pipelines import Benchmark
 from conftest import REPOSITORY, SMALL_PARTS
 
-from anomalib_lamp import LampAE
+from anomalib_lamp import FineTunedGaussian, LampAE
 
 CONFIGS = REPOSITORY / "configs"
 MODELS = sorted((CONFIGS / "model").glob("*.yaml"))
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))
-QUICK_MODEL = {"width": 4, "image_size": 64, "max_steps": 2}
+QUICK = {
+    LampAE: {"width": 4, "image_size": 64, "max_steps": 2},
+    FineTunedGaussian: {
+        "backbone": "resnet18",
+        "layers": "[act1, layer1]",
+        "pre_trained": "false",
+        "image_size": 64,
+        "max_steps": 2,
+    },
+}
 
 
 def names(paths):
     return [path.name for path in paths]
 
 
+def model_class(config):
+    """Return the class that a model config names."""
+    name = yaml.safe_load(config.read_text())["model"]["class_path"]
+    return next(model for model in QUICK if name == f"anomalib_lamp.{model.__name__}")
+
+
 def train(model, data, root, folder):
     """Run `anomalib train` and return the folder of its results."""
-    quick = [word for key, value in QUICK_MODEL.items() for word in (f"--model.{key}", str(value))]
+    quick = [word for key, value in QUICK[model_class(model)].items() for word in (f"--model.{key}", str(value))]
     command = ["train", "--config", str(model), "--data", str(data), "--data.root", str(root)]
     AnomalibCLI([*command, *quick, "--trainer.accelerator", "cpu", "--default_root_dir", str(folder)])
-    return next(folder.glob("LampAE/*/*/latest"), None) or next(folder.glob("LampAE/*/latest"))
+    return next(folder.glob("*/*/*/latest"), None) or next(folder.glob("*/*/latest"))
 
 
 def parts_as(data, parts_root, tmp_path):
@@ -50,7 +65,7 @@ def test_model_configs_train(model, parts_root, tmp_path):
     data = CONFIGS / "data" / "mvtec.yaml"
     results = train(model, data, parts_as(data, parts_root, tmp_path), tmp_path / "results")
     assert (results / "weights" / "lightning" / "model.ckpt").is_file()
-    assert isinstance(AnomalibModule.from_config(model), LampAE)
+    assert isinstance(AnomalibModule.from_config(model), model_class(model))
 
 
 @pytest.mark.parametrize("data", DATA, ids=names(DATA))
@@ -60,11 +75,13 @@ def test_data_configs_train(data, parts_root, tmp_path):
     assert list(results.rglob("images/**/*.png"))
 
 
-def test_the_default_config_states_the_defaults():
-    stated = yaml.safe_load((CONFIGS / "model" / "lamp_ae.yaml").read_text())["model"]["init_args"]
+@pytest.mark.parametrize("name", ["lamp_ae.yaml", "fine_tuned_gaussian.yaml"])
+def test_the_default_configs_state_the_defaults(name):
+    config = CONFIGS / "model" / name
+    stated = yaml.safe_load(config.read_text())["model"]["init_args"]
     defaults = {
         name: parameter.default
-        for name, parameter in inspect.signature(LampAE).parameters.items()
+        for name, parameter in inspect.signature(model_class(config)).parameters.items()
         if not name.endswith(("processor", "evaluator", "visualizer"))
     }
     assert stated == {**defaults, "seed": 0}
@@ -80,7 +97,7 @@ def test_benchmark_configs_give_a_row_per_job(config, parts_root, tmp_path, monk
         if isinstance(value, dict):
             value["grid"] = value["grid"][:2]
             jobs *= len(value["grid"])
-    arguments.update(QUICK_MODEL, depth=3)
+    arguments.update(QUICK[LampAE], depth=3)
     data = content["benchmark"]["data"]
     if data["class_path"].endswith("MVTec"):
         data["init_args"]["root"] = str(parts_as(CONFIGS / "data" / "mvtec.yaml", parts_root, tmp_path))

@@ -1,4 +1,6 @@
-"""What anomalib asks of its own models, of every architecture: the eight checks of its integration suite."""
+"""What anomalib asks of its own models, of every one of ours: the eight checks of its integration suite."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,27 +11,27 @@ from conftest import make_parts
 from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_lamp import LampAE
+from anomalib_lamp import FineTunedGaussian, LampAE
 
-ARCHITECTURES = {
-    "autoencoder": {"architecture": "autoencoder", "base_loss": "l2", "corruption_strength": 0.0},
-    "unet": {"architecture": "unet", "base_loss": "ssim", "map_metric": "l1"},
-    "unet-without-skips": {
-        "architecture": "unet",
-        "skip_connections": False,
-        "map_metric": "ssim",
-        "pooling": "topk",
-    },
+SMALL = {"image_size": 64, "max_steps": 10, "seed": 0}
+lamp_ae = partial(LampAE, width=4, depth=3, **SMALL)
+MODELS = {
+    "autoencoder": partial(lamp_ae, architecture="autoencoder", base_loss="l2", corruption_strength=0.0),
+    "unet": partial(lamp_ae, architecture="unet", base_loss="ssim", map_metric="l1"),
+    "unet-without-skips": partial(
+        lamp_ae, architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk"
+    ),
+    "fine-tuned-gaussian": partial(FineTunedGaussian, backbone="resnet18", pre_trained=False, **SMALL),
 }
 
 
-def build(arguments):
-    return LampAE(width=4, depth=3, image_size=64, max_steps=10, seed=0, **arguments)
+def build(name):
+    return MODELS[name]()
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+@pytest.fixture(scope="module", params=MODELS)
 def trained(request, parts_root, tmp_path_factory):
-    """A model after fit and test, with its checkpoint, for every architecture."""
+    """A model after fit and test, with its checkpoint, for every model."""
     from anomalib.engine import Engine
 
     folder = tmp_path_factory.mktemp("trained")
@@ -37,7 +39,7 @@ def trained(request, parts_root, tmp_path_factory):
     model = build(request.param)
     engine.fit(model, datamodule=make_parts(parts_root))
     checkpoint = engine.trainer.checkpoint_callback.best_model_path
-    return {"model": model, "checkpoint": checkpoint, "arguments": request.param, "folder": folder}
+    return {"model": model, "checkpoint": checkpoint, "name": request.param, "folder": folder}
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +61,34 @@ def expected(trained, photograph):
     from anomalib.engine import Engine
 
     engine = Engine(accelerator="cpu", devices=1, default_root_dir=trained["folder"], logger=False)
-    model = build(trained["arguments"])
+    model = build(trained["name"])
     dataset = PredictDataset(photograph)
     return engine.predict(model, dataset=dataset, ckpt_path=trained["checkpoint"], return_predictions=True)[0]
 
 
 class TestEngine:
     def test_test_from_checkpoint(self, trained, make_engine, parts):
-        metrics = make_engine().test(build(trained["arguments"]), datamodule=parts, ckpt_path=trained["checkpoint"])
+        metrics = make_engine().test(build(trained["name"]), datamodule=parts, ckpt_path=trained["checkpoint"])
         assert set(metrics[0]) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
 
     def test_train(self, trained, make_engine, parts):
-        model = build(trained["arguments"])
+        model = build(trained["name"])
         metrics = make_engine().train(model, datamodule=parts)[0]
         assert metrics == pytest.approx(make_engine().test(model, datamodule=parts)[0])
 
     def test_validate(self, trained, make_engine, parts):
-        model = build(trained["arguments"])
+        model = build(trained["name"])
         make_engine().validate(model, datamodule=parts, ckpt_path=trained["checkpoint"])
         assert torch.isfinite(model.post_processor.image_threshold)
 
     def test_predict_a_datamodule(self, trained, make_engine, parts):
-        model = build(trained["arguments"])
+        model = build(trained["name"])
         batches = make_engine().predict(model, datamodule=parts, ckpt_path=trained["checkpoint"])
         assert sum(len(batch) for batch in batches) == 8
 
     def test_predict_a_folder_of_images(self, trained, make_engine, parts_root, tmp_path):
         folder = parts_root / "washer" / "test" / "scratch"
-        model = build(trained["arguments"])
+        model = build(trained["name"])
         batches = make_engine().predict(model, data_path=folder, ckpt_path=trained["checkpoint"])
         assert all(0 <= batch.pred_score.min() <= batch.pred_score.max() <= 1 for batch in batches)
         assert len(list(tmp_path.rglob("images/**/*.png"))) == len(list(folder.glob("*.png")))
@@ -102,9 +104,7 @@ class TestExportEqualsTraining:
         assert label.bool() == expected.pred_label.squeeze()
 
     def test_torch(self, trained, make_engine, tmp_path, photograph, expected, monkeypatch):
-        path = make_engine().export(
-            build(trained["arguments"]), ExportType.TORCH, tmp_path, ckpt_path=trained["checkpoint"]
-        )
+        path = make_engine().export(build(trained["name"]), ExportType.TORCH, tmp_path, ckpt_path=trained["checkpoint"])
         monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
         result = TorchInferencer(path, device="cpu").predict(photograph)
         self.check(expected, result.pred_score, result.anomaly_map, result.pred_label)
@@ -112,7 +112,7 @@ class TestExportEqualsTraining:
     def test_onnx(self, trained, make_engine, tmp_path, photograph, expected):
         onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra anomalib-lamp[onnx]")
         path = make_engine().export(
-            build(trained["arguments"]),
+            build(trained["name"]),
             ExportType.ONNX,
             tmp_path,
             ckpt_path=trained["checkpoint"],
@@ -127,7 +127,7 @@ class TestExportEqualsTraining:
         pytest.importorskip("openvino", reason="needs the extra anomalib-lamp[openvino]")
         monkeypatch.chdir(tmp_path)  # anomalib's inferencer leaves its cache in the working directory
         path = make_engine().export(
-            build(trained["arguments"]),
+            build(trained["name"]),
             ExportType.OPENVINO,
             tmp_path,
             ckpt_path=trained["checkpoint"],
@@ -137,8 +137,9 @@ class TestExportEqualsTraining:
         self.check(expected, result.pred_score, result.anomaly_map, result.pred_label)
 
 
-def test_trains_under_bfloat16(make_engine, parts):
+@pytest.mark.parametrize("name", ["unet", "fine-tuned-gaussian"])
+def test_trains_under_bfloat16(make_engine, parts, name):
     """--trainer.precision bf16-mixed trains; on the CPU with AMX it is the fast way."""
-    model = build(ARCHITECTURES["unet"])
+    model = build(name)
     make_engine(precision="bf16-mixed").fit(model, datamodule=parts)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -1,39 +1,27 @@
 """LampAE: a reconstruction network trained with LAMP, as an anomalib model."""
 
-import logging
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning import seed_everything
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
-from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
+from anomalib_lamp.models.host import HostMixin
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
-from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .torch_model import LampAEModel
 
-logger = logging.getLogger(__name__)
 
-LIGHTNING_DEFAULT_EPOCHS = 1000
-VALIDATIONS = 10
-
-
-class LampAE(AnomalibModule):
+class LampAE(HostMixin, AnomalibModule):
     """Reconstruction model trained with loss amplification (LAMP).
 
     A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
@@ -159,40 +147,6 @@ class LampAE(AnomalibModule):
         self.max_steps = max_steps
         self.seed = seed
 
-    def setup(self, stage: str) -> None:
-        """Before fitting, apply the model's training budget unless the trainer was given one."""
-        if stage == "fit":
-            self._apply_training_budget()
-            self._validate_ten_times()
-
-    def _apply_training_budget(self) -> None:
-        """Train for ``max_steps``, unless the user limited epochs or steps.
-
-        Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit.
-        """
-        trainer = self.trainer
-        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        untouched = trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS or (timed and trainer.max_epochs == -1)
-        if trainer.max_steps != -1 or not untouched:
-            return
-        trainer.fit_loop.max_epochs = -1
-        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
-        logger.info("Training for %d steps (init argument max_steps).", self.max_steps)
-
-    def _validate_ten_times(self) -> None:
-        """Spread ten validations over a training limited by steps, unless the user chose when to validate."""
-        trainer = self.trainer
-        limited_by_steps = trainer.max_steps != -1 and trainer.max_epochs == -1
-        if limited_by_steps and trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
-            batches = trainer.max_steps * trainer.accumulate_grad_batches
-            trainer.val_check_interval = math.ceil(batches / VALIDATIONS)
-            trainer.check_val_every_n_epoch = None
-
-    def on_fit_start(self) -> None:
-        """Seed shuffling and training."""
-        if self.seed is not None:
-            seed_everything(self.seed, workers=True, verbose=False)
-
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the loss of a batch and log the training curves.
 
@@ -211,18 +165,6 @@ class LampAE(AnomalibModule):
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
         return loss
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """After the last step ask to stop: then Lightning validates once more, whatever the interval."""
-        del args, kwargs
-        if self.trainer.global_step == self.trainer.max_steps:
-            self.trainer.should_stop = True
-            self.trainer.check_val_every_n_epoch = None
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Add the predictions to the batch, where the post-processor and the evaluator read them."""
-        del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and its schedule over the steps that the trainer will take."""
         height, width = self.input_size or (256, 256)
@@ -235,48 +177,6 @@ class LampAE(AnomalibModule):
             total_steps=self.trainer.estimated_stepping_batches,
             summed_elements=elements,
         )
-
-    def to_onnx(  # type: ignore[override]
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,
-    ) -> Path:
-        """Export to ONNX as anomalib does, but with operator set 18 unless told otherwise.
-
-        torch's exporter writes operator set 18; anomalib's default of 14 would need a conversion that can fail.
-
-        Args:
-            export_root: Output folder.
-            model_file_name: Name of the file without ending.
-            input_size: Height and width of the input, or ``None`` for any size.
-            **kwargs: Arguments of ``torch.onnx.export``.
-        """
-        return super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": 18, **kwargs})
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Return trainer arguments: no validation before training, there is nothing to validate."""
-        return {"num_sanity_val_steps": 0}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Return the learning type: images without defects only."""
-        return LearningType.ONE_CLASS
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Return a pre-processor that resizes as exported models do (no antialiasing) and keeps images in [0, 1].
-
-        Args:
-            image_size: Height and width in pixels; 256 x 256 if not given.
-        """
-        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=False)]))
-
-    def configure_post_processor(self) -> PostProcessor:
-        """Return a post-processor that normalises without clipping."""
-        return OddsPostProcessor()
 
     @classmethod
     def configure_visualizer(cls) -> ReconstructionVisualizer:

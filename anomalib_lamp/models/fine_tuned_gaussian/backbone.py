@@ -1,0 +1,151 @@
+"""Feature maps of a timm network by names of its layers, and where its weights come from."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants, get_session, try_to_load_from_cache
+from timm.models import create_feature_extractor, load_state_dict
+from torch import Tensor, fx, nn
+
+logger = logging.getLogger(__name__)
+
+HUB_TIMEOUT_SECONDS = 10
+FORMATS = (".safetensors", ".pth")
+EXAMPLES = 3
+
+
+class Backbone(nn.Module):
+    """Return the feature maps of a timm network, batch norm always in evaluation mode.
+
+    anomalib's ``TimmFeatureExtractor`` offers five of EfficientNet's nine levels, renames some networks' weights, and
+    registers a network given as a module twice. Here timm traces the network and keeps its names.
+
+    Mixed precision is ignored: the whitening of features amplifies the rounding of half precision.
+
+    Args:
+        name: Name of a convolutional timm network.
+        layers: Names of its modules. If not given: stem, stages and head of EfficientNet and its relatives; of other
+            networks the levels that timm lists in ``feature_info``.
+
+    Shape:
+        Images (N, 3, H, W) in [0, 1], normalised here as the network's pre-training expects, to a list of maps
+        (N, C, h, w), one per layer.
+
+    Raises:
+        ValueError: If the network or a layer is unknown.
+
+    Example:
+        >>> [tuple(maps.shape) for maps in Backbone("resnet18", ["layer1", "layer2"])(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8)]
+    """
+
+    image_mean: Tensor
+    image_deviation: Tensor
+
+    def __init__(self, name: str = "efficientnet_b4", layers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            msg = f"Expected backbone to be the name of a timm network, got {name!r}. See timm.list_models()."
+            raise ValueError(msg)
+        network = timm.create_model(name, pretrained=False, num_classes=0).eval()
+        self.name = name
+        self.layers = list(layers or default_layers(network))
+        try:
+            traced = create_feature_extractor(network, self.layers)
+        except ValueError as error:
+            names = [module for module, _ in network.named_modules() if module.count(".") < 2 and module]
+            msg = f"Expected layers of {name!r} among {names} and their submodules, got {self.layers}."
+            raise ValueError(msg) from error
+        # Of the two graphs traced, for training and evaluation, only the second: a copy of both is in training mode.
+        self.network = fx.GraphModule(traced, traced.eval_graph).to(memory_format=torch.channels_last)
+        self.eval()
+        config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        self.register_buffer("image_mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_deviation", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode: a handful of normal images would ruin the statistics of batch norm."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return one feature map per layer."""
+        with torch.autocast(images.device.type, enabled=False):
+            maps = self.network((images.float() - self.image_mean) / self.image_deviation)
+        return [maps[layer] for layer in self.layers]
+
+    def load_weights(self, weights_path: str | Path | None = None) -> None:
+        """Load weights from a file or, if none is given, those that timm has for this network.
+
+        Args:
+            weights_path: File of a state dictionary, ``.safetensors`` or ``.pth``, with timm's names.
+
+        Raises:
+            ConnectionError: If no file is given, and timm's weights cannot be had.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file cannot be read, or is not of this network.
+        """
+        if weights_path is None:
+            self.network.load_state_dict(hub_weights(self.name), strict=False)
+            return
+        weights = read_weights(Path(weights_path))
+        check_weights(weights, self.network.state_dict(), self.name, weights_path)
+        self.network.load_state_dict(weights, strict=False)
+        logger.info("Loaded the weights of %s from %s.", self.name, weights_path)
+
+
+def default_layers(network: nn.Module) -> list[str]:
+    """Return stem, stages and head of EfficientNet and its relatives, else the levels that timm lists."""
+    if all(hasattr(network, part) for part in ("bn1", "blocks", "conv_head", "bn2")):
+        return ["bn1", *(f"blocks.{stage}" for stage in range(len(network.blocks))), "bn2"]  # type: ignore[arg-type]
+    return [level["module"] for level in network.feature_info]  # type: ignore[union-attr]
+
+
+def hub_weights(name: str) -> Mapping[str, Tensor]:
+    """Return timm's pre-trained weights; one look at the hub first, where timm would retry for a minute."""
+    try:
+        repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+        if not (repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)):
+            get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # what is raised depends on the version of the hub's client
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        msg = (
+            f"The pre-trained weights of {name!r} could not be downloaded ({reason}). "
+            f"Two ways out: give weights_path, a file ({' or '.join(FORMATS)}) saved on a machine that has them from "
+            f"timm.create_model({name!r}, pretrained=True).state_dict(); or pre_trained=False for random weights."
+        )
+        raise ConnectionError(msg) from None
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the state dictionary in a file."""
+    if not path.is_file():
+        msg = f"There is no file {path}, given as weights_path."
+        raise FileNotFoundError(msg)
+    try:
+        return load_state_dict(str(path), use_ema=False, weights_only=True)
+    except Exception as error:  # a foreign file can fail in any way
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        msg = f"Expected {path} to hold a state dictionary of tensors, as {' or '.join(FORMATS)}; got {reason}."
+        raise ValueError(msg) from None
+
+
+def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, path: str | Path) -> None:
+    """Raise ValueError unless every expected tensor is there in its shape; more than expected does no harm."""
+    needed = {key: value for key, value in expected.items() if not key.endswith("num_batches_tracked")}
+    wrong = [key for key, value in needed.items() if key not in weights or weights[key].shape != value.shape]
+    if not wrong:
+        return
+    listed = [f"{key} {tuple(needed[key].shape)}" for key in wrong[:EXAMPLES]]
+    found = [f"{key} {tuple(value.shape)}" for key, value in list(weights.items())[:EXAMPLES]]
+    msg = (
+        f"{path} does not hold weights of {name!r}: {len(wrong)} of {len(needed)} tensors are missing or of another "
+        f"shape. Expected {', '.join(listed)}, ...; the file begins with {', '.join(found)}, .... "
+        f"Name the network that the file is of (backbone), or save timm.create_model({name!r}).state_dict()."
+    )
+    raise ValueError(msg)

@@ -1,0 +1,312 @@
+"""FineTunedGaussian: Gaussians of normal features, and a backbone fine-tuned to them, as an anomalib model."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from anomalib_lamp.models.host import HostMixin
+from anomalib_lamp.optim import configure_optimizer
+
+from .augmentation import AUGMENTATIONS
+from .fine_tuning import FineTuning
+from .torch_model import FineTunedGaussianModel
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT_FRACTION = 0.2
+HELD_OUT_AT_LEAST = 2
+HELD_OUT_AT_MOST = 32
+TOLERANCE = 0.01
+
+
+class FineTunedGaussian(HostMixin, AnomalibModule):
+    """Gaussians of pre-trained features of normal images, and features fine-tuned towards them.
+
+    Stage 1 fits one Gaussian to the spatial mean of every level of the frozen backbone; the score is the sum of the
+    Mahalanobis distances. Stage 2 fine-tunes the backbone, batch norm in evaluation mode, with that distance of normal
+    images as the loss; the Gaussians stay as they are. Both run in one training. It stops at the onset of forgetting:
+    when held-out normal images are no longer told apart better from augmented ones. The best weights are kept.
+
+    Left open by the paper and chosen here: the loss is the score's own distance, not its square; Adam at 1e-5; the
+    augmentations and their strength; a fifth of the training images, at most 32, are held out from fitting and
+    fine-tuning (the test images are not touched); the separation is the AUROC of normal distributions fitted to the
+    logarithms of the distances, since the counted AUROC reaches 1 too early; the anomaly map (a mean per location, one
+    covariance per level, fitted anew after stage 2). Deviates from the authors' earlier frozen model, which
+    ``fine_tune=False`` gives: 256 pixels a side, score squashed into [0, 1). Not measured here with ImageNet weights.
+
+    Args:
+        backbone: Name of a convolutional timm network.
+        layers: Names of its modules whose outputs are the levels. ``null`` takes stem, stages and head of EfficientNet
+            and its relatives, of other networks the levels that timm lists.
+        pre_trained: Whether fitting starts from timm's pre-trained weights, which it may have to download. Loading,
+            testing and exporting a checkpoint needs neither network nor file.
+        weights_path: Local file of weights with timm's names, ``.safetensors`` or ``.pth``, used instead.
+        fine_tune: Whether to fine-tune. If not, the Gaussians are fitted to all training images, and that is all.
+        augmentations: What held-out images are compared with: some of ``cutout``, ``augmix``, ``confetti``; ``null``
+            for all.
+        learning_rate: Peak learning rate of Adam: linear warm-up over 5 % of the steps, then half a cosine to 0.
+        max_steps: Budget of fine-tuning in optimisation steps, used if neither the number of epochs nor of steps is
+            given to the trainer.
+        check_every: Steps between two looks at the held-out images.
+        patience: How many looks in a row may show nothing better before fine-tuning stops.
+        smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
+        image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
+        seed: Seed of weights, held-out images, augmentations and shuffling; two runs with the same seed give identical
+            weights on the CPU. ``null`` takes torch's global state.
+        pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
+        post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
+        evaluator: Evaluator, or ``true`` for anomalib's metrics.
+        visualizer: Visualizer, or ``true`` for anomalib's.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
+
+    Example:
+        >>> model = FineTunedGaussian("resnet18", pre_trained=False, image_size=64, seed=0)
+        >>> model.name
+        'FineTunedGaussian'
+
+    Source: Rippel et al., "Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations", 2021,
+    https://arxiv.org/abs/2108.04116; the frozen model: Rippel et al. 2020, https://arxiv.org/abs/2005.14140
+    """
+
+    validations = 1
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_b4",
+        layers: list[str] | None = None,
+        pre_trained: bool = True,
+        weights_path: str | None = None,
+        fine_tune: bool = True,
+        augmentations: list[str] | None = None,
+        learning_rate: float = 1e-5,
+        max_steps: int = 200,
+        check_every: int = 10,
+        patience: int = 3,
+        smoothing: float = 4.0,
+        image_size: int = 256,
+        seed: int | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((image_size, image_size))
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        for name, value in {"max_steps": max_steps, "check_every": check_every, "patience": patience}.items():
+            if value < 1:
+                msg = f"Expected {name} to be at least 1, got {value}."
+                raise ValueError(msg)
+        if not learning_rate > 0:
+            msg = f"Expected learning_rate to be larger than 0, got {learning_rate}."
+            raise ValueError(msg)
+        self.augmentations = list(AUGMENTATIONS) if augmentations is None else list(augmentations)
+        if not self.augmentations or set(self.augmentations) - set(AUGMENTATIONS):
+            msg = f"Expected augmentations from {list(AUGMENTATIONS)}, got {augmentations}."
+            raise ValueError(msg)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+            self.model: FineTunedGaussianModel = FineTunedGaussianModel(
+                backbone=backbone,
+                layers=layers,
+                image_size=self.input_size or (image_size, image_size),
+                smoothing=smoothing,
+            )
+        self.pre_trained = pre_trained
+        self.weights_path = weights_path
+        self.fine_tune = fine_tune
+        self.learning_rate = learning_rate
+        self.max_steps = max_steps if fine_tune else 1
+        self.check_every = check_every
+        self.patience = patience
+        self.seed = seed
+        self.fine_tuning: FineTuning | None = None
+        self._fitted_to: list[int] = []
+        self._held_out_paths: set[str] = set()
+        self._checked_at = -1
+        self._map_is_outdated = False
+
+    def on_fit_start(self) -> None:
+        """Seed, and load the pre-trained weights, unless an interrupted training is resumed."""
+        super().on_fit_start()
+        if (self.pre_trained or self.weights_path) and not self._resumes:
+            self.model.backbone.load_weights(self.weights_path)
+
+    @property
+    def _resumes(self) -> bool:
+        return self.trainer.ckpt_path is not None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return Adam over the copy of the backbone that learns; nothing if the backbone stays frozen.
+
+        The schedule's warm-up matters: Adam's first steps are as large for weights that hardly matter as for those that
+        do, which is a blow to the features that the stopping rule would take for forgetting.
+        """
+        if not self.fine_tune:
+            return None
+        self.fine_tuning = FineTuning(self.model, self.patience)
+        return configure_optimizer(
+            self.fine_tuning.learner.parameters(),
+            optimizer="adam",
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            total_steps=self.trainer.estimated_stepping_batches,
+        )
+
+    def on_train_start(self) -> None:
+        """Run stage 1, and look at the held-out images before stage 2."""
+        self._checked_at = -1
+        self._fitted_to, held_out = self._split()
+        if not self._resumes:
+            logger.info("Fitting the Gaussians to %d images.", len(self._fitted_to))
+            self.model.fit(self._images(self._fitted_to))
+        if self.fine_tuning and not held_out:
+            logger.warning("Too few images to hold some out: the backbone stays frozen.")
+            self.fine_tuning = None
+        if self.fine_tuning:
+            batches = list(self._batches(held_out))
+            self._held_out_paths = {path for batch in batches for path in image_paths(batch)}
+            images = torch.cat([batch.image for batch in batches])  # type: ignore[misc]
+            self.fine_tuning.begin(images, self.augmentations)
+            self.check_forgetting()
+        self._map_is_outdated = False  # what was taken over are the weights that the map was fitted with
+
+    def _split(self) -> tuple[list[int], list[int]]:
+        """Return the indices of the training images that the Gaussians are fitted to, and of those held out."""
+        count = len(self._train_loader.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed or 0)).tolist()
+        held_out = min(max(round(HELD_OUT_FRACTION * count), HELD_OUT_AT_LEAST), HELD_OUT_AT_MOST)
+        if not self.fine_tune or held_out > count // 2:
+            held_out = 0
+        return sorted(order[held_out:]), sorted(order[:held_out])
+
+    @property
+    def _train_loader(self) -> DataLoader:
+        return self.trainer.train_dataloader  # type: ignore[return-value]
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[ImageBatch]:
+        """Read training images in the order of their indices, pre-processed as for training, onto the device."""
+        loader = self._train_loader
+        for batch in DataLoader(
+            Subset(loader.dataset, indices),
+            batch_size=loader.batch_size,
+            collate_fn=loader.collate_fn,
+            num_workers=loader.num_workers,
+        ):
+            batch.image = batch.image.to(self.device)
+            if isinstance(self.pre_processor, PreProcessor):
+                self.pre_processor.on_train_batch_start(self.trainer, self, batch, 0)
+            check_images(batch.image)
+            yield batch
+
+    def _images(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        return (batch.image for batch in self._batches(indices))  # type: ignore[misc]
+
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Return the mean distance of a batch's images, without those held out; 0 if the backbone stays frozen.
+
+        Args:
+            batch: Batch of images without defects, in [0, 1].
+            *args: Not used.
+            **kwargs: Not used.
+        """
+        del args, kwargs
+        images = self._to_learn(batch)
+        if not self.fine_tuning or not len(images):
+            return torch.zeros((), device=self.device, requires_grad=True)
+        loss = self.fine_tuning.distance(images).mean()
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log("separation", self.fine_tuning.separation, on_step=True, prog_bar=True)
+        return loss
+
+    def _to_learn(self, batch: ImageBatch) -> Tensor:
+        """Return the images of a batch that are not held out."""
+        images: Tensor = batch.image  # type: ignore[assignment]
+        if not self._held_out_paths:
+            return images
+        return images[[path not in self._held_out_paths for path in image_paths(batch)]]
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Look at the held-out images from time to time; stop when patience, the steps or the work run out."""
+        super().on_train_batch_end(*args, **kwargs)
+        if self.fine_tuning and self.trainer.global_step % self.check_every == 0:
+            self.check_forgetting()
+        if not self.fine_tuning or self.fine_tuning.rule.stop:
+            self.end_training()
+
+    def on_validation_start(self) -> None:
+        """Bring the model up to date: what is validated is what is saved."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._bring_up_to_date()
+
+    def on_train_epoch_end(self) -> None:
+        """Bring the model up to date for the checkpoint, where nothing is validated."""
+        if not self.trainer.enable_validation:
+            self._bring_up_to_date()
+
+    def on_train_end(self) -> None:
+        """Let go of the copy and the held-out images: they would be exported with the model."""
+        self._bring_up_to_date()
+        self.fine_tuning = None
+        self._held_out_paths = set()
+
+    def _bring_up_to_date(self) -> None:
+        """Take over the last steps if they were good, and fit the map's Gaussians to the backbone as it is now."""
+        if self.fine_tuning:
+            self.check_forgetting()
+        if self._map_is_outdated:
+            self.model.fit_locations(self._images(self._fitted_to))
+            self._map_is_outdated = False
+
+    def check_forgetting(self) -> None:
+        """Look at the held-out images, once per step; the model takes over the weights if they are the best so far."""
+        step = self.trainer.global_step
+        if step == self._checked_at or not self.fine_tuning:
+            return
+        self._checked_at = step
+        self._map_is_outdated |= self.fine_tuning.check()
+        logger.info("Step %d: separation %.4f of held-out normal from augmented.", step, self.fine_tuning.separation)
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return trainer arguments: one device, since the backbone that learns is a copy outside the module."""
+        return {**super().trainer_arguments, "devices": 1}
+
+
+def image_paths(batch: ImageBatch) -> list[str]:
+    """Return the paths of a batch's images, by which held-out images are known."""
+    if batch.image_path is None:
+        msg = "Expected training images with paths, by which held-out ones are known. Use fine_tune=False for others."
+        raise ValueError(msg)
+    return batch.image_path
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless images are in [0, 1]; resizing may overshoot a little."""
+    low, high = images.min().item(), images.max().item()
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        msg = (
+            f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. "
+            "The model normalises by itself: do not normalise in the pre-processor."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,132 @@
+"""What our models ask of anomalib and Lightning alike: a budget of their own, seeds, resizing, export."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from lightning import LightningModule, seed_everything
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
+from torchvision.transforms.v2 import Compose, Resize
+
+from anomalib_lamp.post_processing import OddsPostProcessor
+
+logger = logging.getLogger(__name__)
+
+LIGHTNING_DEFAULT_EPOCHS = 1000
+
+
+class HostMixin(LightningModule):
+    """Stands before ``AnomalibModule`` among the bases of a model; needs the attributes below.
+
+    A base class between the model and ``AnomalibModule`` would hide the model from anomalib's ``get_model``.
+
+    Attributes:
+        model: Network that returns predictions in evaluation mode.
+        max_steps: Training budget in optimisation steps, used if the trainer was given none.
+        seed: Seed of shuffling and training, or ``None`` for torch's global state.
+        validations: How many validations are spread over a training that is limited by steps.
+    """
+
+    model: nn.Module
+    max_steps: int
+    seed: int | None
+    validations: int = 10
+
+    def setup(self, stage: str) -> None:
+        """Before fitting, apply the model's training budget unless the trainer was given one."""
+        if stage == "fit":
+            self._apply_training_budget()
+            self._spread_validations()
+
+    def _apply_training_budget(self) -> None:
+        """Train for ``max_steps``, unless the user limited epochs or steps.
+
+        Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit.
+        """
+        trainer = self.trainer
+        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        untouched = trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS or (timed and trainer.max_epochs == -1)
+        if trainer.max_steps != -1 or not untouched:
+            return
+        trainer.fit_loop.max_epochs = -1
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        logger.info("Training for %d steps (init argument max_steps).", self.max_steps)
+
+    def _spread_validations(self) -> None:
+        """Spread the validations over a training limited by steps, unless the user chose when to validate."""
+        trainer = self.trainer
+        limited_by_steps = trainer.max_steps != -1 and trainer.max_epochs == -1
+        if limited_by_steps and trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
+            batches = trainer.max_steps * trainer.accumulate_grad_batches
+            trainer.val_check_interval = math.ceil(batches / self.validations)
+            trainer.check_val_every_n_epoch = None
+
+    def on_fit_start(self) -> None:
+        """Seed shuffling and training."""
+        if self.seed is not None:
+            seed_everything(self.seed, workers=True, verbose=False)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """After the last step, ask to stop."""
+        del args, kwargs
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.end_training()
+
+    def end_training(self) -> None:
+        """Ask to stop: then Lightning validates once more, whatever the interval."""
+        self.trainer.should_stop = True
+        self.trainer.check_val_every_n_epoch = None
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Add the predictions to the batch, where the post-processor and the evaluator read them."""
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def to_onnx(  # type: ignore[override]
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Export to ONNX as anomalib does, but with operator set 18 unless told otherwise.
+
+        torch's exporter writes operator set 18; anomalib's default of 14 would need a conversion that can fail.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without ending.
+            input_size: Height and width of the input, or ``None`` for any size.
+            **kwargs: Arguments of ``torch.onnx.export``.
+        """
+        return super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": 18, **kwargs})  # type: ignore[return-value, call-arg]
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return trainer arguments: no validation before training, there is nothing to validate."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Return the learning type: images without defects only."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Return a pre-processor that resizes as exported models do (no antialiasing) and keeps images in [0, 1].
+
+        Args:
+            image_size: Height and width in pixels; 256 x 256 if not given.
+        """
+        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=False)]))
+
+    def configure_post_processor(self) -> PostProcessor:
+        """Return a post-processor that normalises without clipping."""
+        return OddsPostProcessor()
