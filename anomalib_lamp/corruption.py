@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 CELLS = (3, 6, 12, 24)
-LARGEST_AREA = 0.25
-SMALLEST_AREA = 0.004
 
 
 class Corruption(nn.Module):
@@ -30,6 +28,7 @@ class Corruption(nn.Module):
             not given.
         regions: How often a region is drawn; each falls on two thirds of the images.
         noise: Largest standard deviation of the Gaussian noise, in grey levels of 1.
+        areas: Smallest and largest size of a blob, as fractions of the image; logarithms of sizes are evenly spread.
 
     Shape:
         (N, C, H, W) in [0, 1] to the same shape in [0, 1].
@@ -43,7 +42,12 @@ class Corruption(nn.Module):
     """
 
     def __init__(
-        self, strength: float = 1.0, kinds: Sequence[str] | None = None, regions: int = 3, noise: float = 0.05
+        self,
+        strength: float = 1.0,
+        kinds: Sequence[str] | None = None,
+        regions: int = 3,
+        noise: float = 0.05,
+        areas: tuple[float, float] = (0.004, 0.25),
     ) -> None:
         super().__init__()
         if not 0 <= strength <= 1:
@@ -57,6 +61,7 @@ class Corruption(nn.Module):
         self.kinds = list(kinds or FILLINGS)
         self.regions = regions
         self.noise = noise
+        self.areas = areas
 
     def forward(self, images: Tensor) -> Tensor:
         """Return a damaged copy of ``images``."""
@@ -65,7 +70,7 @@ class Corruption(nn.Module):
         damaged = images
         for _ in range(self.regions):
             filling = FILLINGS[self.kinds[_integer(0, len(self.kinds))]](images)
-            mask = _hairlines(images) if torch.rand(()) < 0.3 else _blob(images)
+            mask = _hairlines(images) if torch.rand(()) < 0.3 else _blob(images, *self.areas)
             opacity = self.strength * _uniform(images, 0.25, 1.0) * (_uniform(images, 0, 1) < 2 / 3)
             damaged = torch.lerp(damaged, filling.clamp(0, 1), opacity * mask)
         noise = self.strength * self.noise * _uniform(images, 0, 1) * torch.randn_like(images)
@@ -91,9 +96,9 @@ def _field(images: Tensor) -> Tensor:
     return (field - mean) / deviation
 
 
-def _blob(images: Tensor) -> Tensor:
-    """Draw regions where smooth noise is high, of 0.4 % to 25 % of the image."""
-    area = _uniform(images, math.log(SMALLEST_AREA), math.log(LARGEST_AREA)).exp()
+def _blob(images: Tensor, smallest: float, largest: float) -> Tensor:
+    """Draw regions where smooth noise is high, of a size between two fractions of the image."""
+    area = _uniform(images, math.log(smallest), math.log(largest)).exp()
     threshold = torch.special.ndtri(1 - area)
     return (_field(images) > threshold).to(images.dtype)
 

@@ -58,7 +58,7 @@ def test_noise_has_at_most_its_standard_deviation():
 
 
 def test_blobs_have_the_areas_they_are_said_to_have():
-    areas = torch.cat([_blob(torch.zeros(32, 3, 64, 64)).mean(dim=(1, 2, 3)) for _ in range(20)])
+    areas = torch.cat([_blob(torch.zeros(32, 3, 64, 64), 0.004, 0.25).mean(dim=(1, 2, 3)) for _ in range(20)])
     assert areas.quantile(0.95) < 0.3
     assert areas.quantile(0.05) < 0.01 < areas.median() < 0.1
 

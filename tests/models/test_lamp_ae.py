@@ -48,20 +48,20 @@ class TestTrainingBudget:
     def test_a_time_limit_keeps_the_models_steps(self, make_engine, parts):
         assert self.fit(make_engine(max_time="00:01:00:00"), parts, max_steps=5) == 5
 
-    def test_validates_ten_times_and_after_the_last_step(self, make_engine, parts):
+    def test_validates_four_times_and_after_the_last_step(self, make_engine, parts):
         counter = CountValidations()
-        self.fit(make_engine(callbacks=[counter]), parts, max_steps=25)
-        assert counter.steps == [3, 6, 9, 12, 15, 18, 21, 24, 25]
+        self.fit(make_engine(callbacks=[counter]), parts, max_steps=17)
+        assert counter.steps == [5, 10, 15, 17]
 
     def test_steps_given_by_the_user_are_validated_as_often(self, make_engine, parts):
         counter = CountValidations()
         self.fit(make_engine(callbacks=[counter], max_steps=20), parts)
-        assert counter.steps == list(range(2, 21, 2))
+        assert counter.steps == [5, 10, 15, 20]
 
     def test_counts_optimisation_steps_when_gradients_are_accumulated(self, make_engine, parts):
         counter = CountValidations()
         self.fit(make_engine(callbacks=[counter], accumulate_grad_batches=2), parts, max_steps=10)
-        assert counter.steps == list(range(1, 11))
+        assert counter.steps == [2, 5, 7, 10]
 
     @pytest.mark.parametrize("own", [{}, {"max_steps": 20}])
     def test_a_validation_interval_given_by_the_user_is_kept_and_the_end_is_validated(self, make_engine, parts, own):
@@ -203,3 +203,67 @@ class TestResults:
         resumed = make_engine()
         resumed.fit(small_model(max_steps=9), datamodule=parts, ckpt_path=checkpoint)
         assert resumed.trainer.global_step == 9
+
+
+class TestCalibration:
+    def fit(self, make_engine, parts, **arguments):
+        model = small_model(**{"max_steps": 3, "seed": 0, **arguments})
+        engine = make_engine()
+        engine.fit(model, datamodule=parts)
+        return model, engine
+
+    def test_held_out_images_are_not_learnt(self, make_engine, parts):
+        class Records(LampAE):
+            learnt = 0
+
+            def to_learn(self, batch):
+                images = super().to_learn(batch)
+                self.learnt += len(images)
+                return images
+
+        model = Records(**SMALL, max_steps=6, seed=0)
+        make_engine().fit(model, datamodule=parts)  # 8 images in batches of 4, 4 of them held out
+        assert model.learnt == 3 * 4
+        assert not model._held_out_paths
+        assert model._normal is None
+
+    def test_nothing_is_held_out_if_nothing_is_to_decide(self, make_engine, parts):
+        model, _ = self.fit(make_engine, parts, calibration="none")
+        assert model.model.anomaly_map_generator.location_mean.numel() == 0
+
+    def test_the_decision_is_in_the_checkpoint(self, make_engine, parts):
+        model, engine = self.fit(make_engine, parts, map_metric="auto", calibration="location", pooling="auto")
+        loaded = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
+        assert loaded.model.get_extra_state() == model.model.get_extra_state()
+        assert loaded.model.get_extra_state()["calibration"] == "location"
+        images = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(loaded.eval()(images).anomaly_map, model.eval()(images).anomaly_map)
+
+    def test_calibrated_without_validation_images(self, make_engine, parts):
+        model = small_model(max_steps=2, seed=0, calibration="location")
+        make_engine(limit_val_batches=0).fit(model, datamodule=parts)
+        assert model.model.anomaly_map_generator.location_mean.shape == (64, 64)
+
+    def test_a_few_images_are_learnt_without_calibration(self, make_engine, tmp_path):
+        few = make_parts(tmp_path, num_train=3)
+        with pytest.warns(UserWarning, match="Too few training images to hold some out"):
+            model, _ = self.fit(make_engine, few)
+        assert model.model.get_extra_state()["calibration"] == "none"
+        with pytest.raises(ValueError, match="at least 8 training images for calibration='location'"):
+            self.fit(make_engine, make_parts(tmp_path, num_train=3), calibration="location")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(make_engine, parts):
+    class Explodes(LampAE):
+        def training_step(self, batch, *args, **kwargs):
+            if self.trainer.global_step == 2:
+                self.loss.reduce = lambda error: error.sum() * float("nan")
+                self.before = [parameter.clone() for parameter in self.parameters()]
+            return super().training_step(batch, *args, **kwargs)
+
+    model = Explodes(**SMALL, max_steps=8, seed=0)
+    engine = make_engine()
+    with pytest.raises(FloatingPointError, match="The loss is nan at step 2"):
+        engine.fit(model, datamodule=parts)
+    assert all(torch.equal(a, b) for a, b in zip(model.before, model.parameters(), strict=True))
+    assert engine.trainer.checkpoint_callback.best_model_path

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from anomalib_lamp.functional import reconstruction_error
 from anomalib_lamp.models.lamp_ae import LampAEModel
 from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, pool_score
+from anomalib_lamp.models.lamp_ae.calibration import Choice, calibrate
 
 ARCHITECTURES = [
     {"architecture": "autoencoder"},
@@ -70,15 +71,64 @@ def test_skip_connections_pass_detail_that_a_bottleneck_cannot():
     assert torch.equal(without.reconstruct(images), without.reconstruct(changed))
 
 
-@pytest.mark.parametrize("metric", ["l1", "l2", "ssim", "msgms"])
-def test_anomaly_map_is_the_smoothed_mean_error(metric):
-    x, y = torch.rand(2, 3, 32, 40), torch.rand(2, 3, 32, 40)
-    expected = gaussian_filter(
-        reconstruction_error(x, y, metric).mean(1, keepdim=True).numpy(), (0, 0, 3, 3), mode="mirror", truncate=4
+def border(height, width):
+    """Weights of the border, by a plain loop."""
+    ramp = min(height, width) / 16
+    return np.array(
+        [
+            [0.5 + 0.5 * min(1, min(y + 1, x + 1, height - y, width - x) / ramp) for x in range(width)]
+            for y in range(height)
+        ]
     )
+
+
+def smooth(maps, sigma):
+    return gaussian_filter(maps, (0,) * (maps.ndim - 2) + (sigma, sigma), mode="mirror", truncate=4)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "ssim", "msgms", "l1+ssim"])
+def test_anomaly_map_is_the_smoothed_mean_error_weighted_at_the_border(metric):
+    x, y = torch.rand(2, 3, 32, 40), torch.rand(2, 3, 32, 40)
+    error = np.mean([reconstruction_error(x, y, name).mean(1).numpy() for name in metric.split("+")], axis=0)
     anomaly_map = AnomalyMapGenerator(metric, sigma=3.0)(x, y)
     assert anomaly_map.shape == (2, 1, 32, 40)
-    np.testing.assert_allclose(anomaly_map.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(anomaly_map[:, 0].numpy(), smooth(error, 3) * border(32, 40), atol=1e-5)
+
+
+def test_calibrated_map_sets_errors_against_those_of_their_place():
+    x, y = torch.rand(6, 3, 32, 40), torch.rand(6, 3, 32, 40)
+    maps = AnomalyMapGenerator("l1", sigma=2.0, calibration="location")
+    errors = maps.error(x, y)
+    maps.calibrate(errors[:5])
+    normal, new = errors[:5, 0].double().numpy(), errors[5, 0].double().numpy()
+    mean = smooth(normal.mean(0), 4)
+    spread = np.sqrt(smooth(normal.var(0, ddof=1) + (normal.mean(0) - mean) ** 2, 4))
+    z = border(32, 40) * (new - mean / 2) / (spread + 2 * spread.mean())
+    np.testing.assert_allclose(maps(x[5:], y[5:])[0, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
+
+
+def test_calibrated_maps_grow_strictly_and_do_not_saturate():
+    maps = AnomalyMapGenerator("l1", sigma=0, calibration="location")
+    maps.calibrate(0.001 * torch.rand(4, 1, 32, 32))
+    values = [maps.map_of(torch.full((1, 1, 32, 32), error))[0, 0, 16, 16].item() for error in np.linspace(0, 1, 101)]
+    assert 0 < values[0] < values[-1] < 1
+    assert (np.diff(values) > 0).all()
+
+
+def test_calibrated_maps_ask_for_normal_errors_of_their_size():
+    maps = AnomalyMapGenerator("l1", calibration="location")
+    with pytest.raises(ValueError, match=r"Expected normal errors of size \(32, 40\) .* got \(0, 0\)"):
+        maps(torch.rand(1, 3, 32, 40), torch.rand(1, 3, 32, 40))
+
+
+def test_decisions_and_statistics_are_part_of_the_state():
+    model = LampAEModel(width=4, depth=3).eval()
+    images = torch.rand(4, 3, 32, 32)
+    calibrate(model, images, metrics=["l1+ssim"], calibrations=["location"], poolings=["topk"])
+    other = LampAEModel(width=4, depth=3).eval()
+    other.load_state_dict(model.state_dict())
+    assert (other.anomaly_map_generator.metric, other.pooling) == ("l1+ssim", "topk")
+    torch.testing.assert_close(other(images).anomaly_map, model(images).anomaly_map)
 
 
 def test_pooling_equals_numpy():
@@ -105,6 +155,71 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
         torch.testing.assert_close(predictions.pred_score[:, 0], predictions.anomaly_map.amax((1, 2, 3)))
 
 
+class Repairs(torch.nn.Module):
+    """Returns grey whatever comes, but is wrong at the same place of every image."""
+
+    def forward(self, images):
+        repaired = torch.full_like(images, 0.5)
+        repaired[..., 4:12, 4:12] = 0.9
+        return repaired
+
+
+@pytest.fixture
+def model_with_a_weak_place():
+    model = LampAEModel(width=4, depth=3, smoothing=1.0).eval()
+    model.network = Repairs()
+    return model
+
+
+def grey_images(count=8):
+    return 0.5 + 0.01 * torch.randn(count, 3, 64, 64)
+
+
+def test_calibration_is_chosen_where_normal_errors_keep_their_place(model_with_a_weak_place):
+    choice = calibrate(model_with_a_weak_place, grey_images())
+    assert choice.calibration == "location"
+    assert model_with_a_weak_place.anomaly_map_generator.calibration == "location"
+    assert 0.9 < choice.quality <= 1
+
+
+def test_calibration_is_not_chosen_where_normal_errors_wander(model_with_a_weak_place):
+    class Wanders(Repairs):
+        def forward(self, images):
+            return images.roll(1, dims=0)
+
+    images = grey_images(16)
+    for image in images:
+        row, column = torch.randint(0, 48, (2,)).tolist()
+        image[:, row : row + 16, column : column + 16] += 0.3
+    model_with_a_weak_place.network = Wanders()
+    judged = {
+        calibration: calibrate(model_with_a_weak_place, images, calibrations=[calibration]).quality
+        for calibration in ("none", "location")
+    }
+    best = calibrate(model_with_a_weak_place, images)
+    assert best.quality == pytest.approx(max(judged.values()))
+    assert judged[best.calibration] == best.quality
+
+
+def test_choice_is_repeatable_and_leaves_the_generators_alone(model_with_a_weak_place):
+    images = grey_images()
+    state = torch.get_rng_state()
+    first = calibrate(model_with_a_weak_place, images)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(3)
+    assert calibrate(model_with_a_weak_place, images) == first
+
+
+def test_calibration_needs_four_images(model_with_a_weak_place):
+    with pytest.raises(ValueError, match="at least 4 normal images to calibrate with, got 3"):
+        calibrate(model_with_a_weak_place, grey_images(3))
+
+
+def test_nothing_to_choose_has_no_quality(model_with_a_weak_place):
+    choice = calibrate(model_with_a_weak_place, grey_images(4), ["l1"], ["none"], ["max"])
+    assert choice == Choice("l1", "none", "max", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,7 +227,9 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
         ({"width": 0}, "width >= 1"),
         ({"depth": 1}, "depth >= 2"),
         ({"map_metric": "lpips"}, r"map_metric .* got 'lpips'"),
+        ({"map_metric": "l1+auto"}, r"map_metric .* got 'l1\+auto'"),
         ({"smoothing": -1}, "smoothing .* got -1"),
+        ({"calibration": "image"}, r"\['none', 'location'\], got 'image'"),
         ({"pooling": "median"}, r"\['max', 'mean', 'topk'\], got 'median'"),
         ({"topk_fraction": 0}, r"topk_fraction in \(0, 1\], got 0"),
     ],

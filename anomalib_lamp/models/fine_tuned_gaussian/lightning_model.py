@@ -14,8 +14,8 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
+from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin
 from anomalib_lamp.optim import configure_optimizer
 
@@ -25,13 +25,10 @@ from .torch_model import FineTunedGaussianModel
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT_FRACTION = 0.2
-HELD_OUT_AT_LEAST = 2
-HELD_OUT_AT_MOST = 32
 TOLERANCE = 0.01
 
 
-class FineTunedGaussian(HostMixin, AnomalibModule):
+class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
     """Gaussians of pre-trained features of normal images, and features fine-tuned towards them.
 
     Stage 1 fits one Gaussian to the spatial mean of every level of the frozen backbone; the score is the sum of the
@@ -83,6 +80,9 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
     """
 
     validations = 1
+    held_out_fraction = 0.2
+    held_out_at_least = 2
+    held_out_at_most = 32
 
     def __init__(
         self,
@@ -142,7 +142,6 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
         self.seed = seed
         self.fine_tuning: FineTuning | None = None
         self._fitted_to: list[int] = []
-        self._held_out_paths: set[str] = set()
         self._checked_at = -1
         self._map_is_outdated = False
 
@@ -184,43 +183,22 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
             logger.warning("Too few images to hold some out: the backbone stays frozen.")
             self.fine_tuning = None
         if self.fine_tuning:
-            batches = list(self._batches(held_out))
-            self._held_out_paths = {path for batch in batches for path in image_paths(batch)}
-            images = torch.cat([batch.image for batch in batches])  # type: ignore[misc]
+            images = self.hold_out(held_out)
+            check_images(images)
             self.fine_tuning.begin(images, self.augmentations)
             self.check_forgetting()
         self._map_is_outdated = False  # what was taken over are the weights that the map was fitted with
 
     def _split(self) -> tuple[list[int], list[int]]:
         """Return the indices of the training images that the Gaussians are fitted to, and of those held out."""
-        count = len(self._train_loader.dataset)  # type: ignore[arg-type]
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed or 0)).tolist()
-        held_out = min(max(round(HELD_OUT_FRACTION * count), HELD_OUT_AT_LEAST), HELD_OUT_AT_MOST)
-        if not self.fine_tune or held_out > count // 2:
-            held_out = 0
-        return sorted(order[held_out:]), sorted(order[:held_out])
-
-    @property
-    def _train_loader(self) -> DataLoader:
-        return self.trainer.train_dataloader  # type: ignore[return-value]
-
-    def _batches(self, indices: Sequence[int]) -> Iterator[ImageBatch]:
-        """Read training images in the order of their indices, pre-processed as for training, onto the device."""
-        loader = self._train_loader
-        for batch in DataLoader(
-            Subset(loader.dataset, indices),
-            batch_size=loader.batch_size,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
-        ):
-            batch.image = batch.image.to(self.device)
-            if isinstance(self.pre_processor, PreProcessor):
-                self.pre_processor.on_train_batch_start(self.trainer, self, batch, 0)
-            check_images(batch.image)
-            yield batch
+        learnt, held_out = self.split_training_images()
+        return (learnt, held_out) if self.fine_tune else (sorted(learnt + held_out), [])
 
     def _images(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        return (batch.image for batch in self._batches(indices))  # type: ignore[misc]
+        for batch in self.training_batches(indices):
+            images: Tensor = batch.image  # type: ignore[assignment]
+            check_images(images)
+            yield images
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the mean distance of a batch's images, without those held out; 0 if the backbone stays frozen.
@@ -231,20 +209,13 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
             **kwargs: Not used.
         """
         del args, kwargs
-        images = self._to_learn(batch)
+        images = self.to_learn(batch)
         if not self.fine_tuning or not len(images):
             return torch.zeros((), device=self.device, requires_grad=True)
         loss = self.fine_tuning.distance(images).mean()
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("separation", self.fine_tuning.separation, on_step=True, prog_bar=True)
         return loss
-
-    def _to_learn(self, batch: ImageBatch) -> Tensor:
-        """Return the images of a batch that are not held out."""
-        images: Tensor = batch.image  # type: ignore[assignment]
-        if not self._held_out_paths:
-            return images
-        return images[[path not in self._held_out_paths for path in image_paths(batch)]]
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Look at the held-out images from time to time; stop when patience, the steps or the work run out."""
@@ -268,7 +239,7 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
         """Let go of the copy and the held-out images: they would be exported with the model."""
         self._bring_up_to_date()
         self.fine_tuning = None
-        self._held_out_paths = set()
+        self.let_go()
 
     def _bring_up_to_date(self) -> None:
         """Take over the last steps if they were good, and fit the map's Gaussians to the backbone as it is now."""
@@ -291,14 +262,6 @@ class FineTunedGaussian(HostMixin, AnomalibModule):
     def trainer_arguments(self) -> dict[str, Any]:
         """Return trainer arguments: one device, since the backbone that learns is a copy outside the module."""
         return {**super().trainer_arguments, "devices": 1}
-
-
-def image_paths(batch: ImageBatch) -> list[str]:
-    """Return the paths of a batch's images, by which held-out images are known."""
-    if batch.image_path is None:
-        msg = "Expected training images with paths, by which held-out ones are known. Use fine_tune=False for others."
-        raise ValueError(msg)
-    return batch.image_path
 
 
 def check_images(images: Tensor) -> None:

@@ -3,51 +3,134 @@
 import math
 
 import torch
+from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor, nn
 
 from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
+CALIBRATIONS = ("none", "location")
 POOLINGS = ("max", "mean", "topk")
+BORDER = 1 / 16  # of the smaller side: errors weigh less there, where a network sees only one side
+NEIGHBOURHOOD = 2  # smoothing of the statistics of normal errors, relative to that of the map
+SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
 
 
-class AnomalyMapGenerator(nn.Module):
-    """Return the reconstruction error per pixel, averaged over channels and smoothed.
+class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
+    r"""Return the smoothed reconstruction error per pixel, as it is or set against normal errors at the same place.
+
+    The error :math:`E` is averaged over channels and metrics, and smoothed. Calibrated, it becomes
+    :math:`z = (E - \mu / 2) / (\sigma + 2 \bar\sigma)` with mean and standard deviation of normal images at each
+    location, :math:`\bar\sigma` the average of :math:`\sigma` over the map: halfway between the plain and the
+    standardised error, which parts that move about would suffer from. Then :math:`\tfrac12 (1 + z / (|z| + 4))` lies in
+    (0, 1), strictly grows with :math:`z`, and does not saturate. Towards the border, :math:`E` or :math:`z` falls to
+    about half its weight.
 
     Args:
-        metric: Element-wise error: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
         sigma: Standard deviation of the Gaussian smoothing in pixels; 0 for none.
+        calibration: ``none`` or ``location``, which needs :meth:`calibrate`.
 
     Shape:
-        Two tensors (N, C, H, W) in [0, 1] to a map (N, 1, H, W) in [0, 1]. The map is an average of errors in [0, 1]:
-        it is not squashed, so distinct errors stay distinct.
+        Two tensors (N, C, H, W) in [0, 1] to a map (N, 1, H, W) in [0, 1]; distinct errors stay distinct.
 
     Raises:
-        ValueError: If the metric is unknown or sigma negative.
+        ValueError: If the metric or the calibration is unknown or sigma negative; when called, if calibrated maps are
+            asked for without normal errors of this size.
 
     Example:
-        >>> generator = AnomalyMapGenerator("l1", sigma=0)
-        >>> generator(torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).mean()
-        tensor(1.)
+        >>> generator = AnomalyMapGenerator("l1+ssim", calibration="location")
+        >>> clean, noisy = torch.rand(8, 3, 32, 32), torch.rand(8, 3, 32, 32)
+        >>> generator.calibrate(generator.error(noisy, clean))
+        >>> generator(noisy, clean).shape
+        torch.Size([8, 1, 32, 32])
     """
 
-    def __init__(self, metric: str = "msgms", sigma: float = 4.0) -> None:
+    location_mean: Tensor
+    location_spread: Tensor
+
+    def __init__(self, metric: str = "ssim+msgms", sigma: float = 2.0, calibration: str = "none") -> None:
         super().__init__()
-        if metric not in ERRORS:
-            msg = f"Expected map_metric to be one of {sorted(ERRORS)}, got {metric!r}."
+        if not set(metric.split("+")) <= set(ERRORS):
+            msg = f"Expected map_metric to be one of {sorted(ERRORS)}, or several joined by '+', got {metric!r}."
             raise ValueError(msg)
         if sigma < 0:
             msg = f"Expected smoothing to be 0 or a standard deviation in pixels, got {sigma}."
             raise ValueError(msg)
+        if calibration not in CALIBRATIONS:
+            msg = f"Expected calibration to be one of {list(CALIBRATIONS)}, got {calibration!r}."
+            raise ValueError(msg)
         self.metric = metric
         self.sigma = sigma
+        self.calibration = calibration
+        self.register_buffer("location_mean", torch.zeros(0, 0))
+        self.register_buffer("location_spread", torch.zeros(0, 0))
+
+    def error(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return the smoothed error (N, 1, H, W), in [0, 1], before calibration and the weights of the border."""
+        errors = [reconstruction_error(reconstruction, target, metric).mean(1) for metric in self.metric.split("+")]
+        error = torch.stack(errors, dim=1).mean(dim=1, keepdim=True)
+        return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
+
+    def calibrate(self, errors: Tensor) -> None:
+        """Keep mean and spread of the errors of normal images, themselves smoothed over the neighbourhood.
+
+        Args:
+            errors: What :meth:`error` gives for normal images, (N, 1, H, W) with N at least 2.
+        """
+        self.location_mean, self.location_spread = location_statistics(errors, NEIGHBOURHOOD * self.sigma)
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the anomaly map of ``reconstruction`` against ``target``."""
-        error = reconstruction_error(reconstruction, target, self.metric).mean(dim=1, keepdim=True)
-        return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
+        return self.map_of(self.error(reconstruction, target))
+
+    def map_of(self, error: Tensor) -> Tensor:
+        """Return the anomaly map (N, 1, H, W) made from what :meth:`error` gives."""
+        weights = border_weights(error.shape[-2], error.shape[-1], error.device)
+        if self.calibration == "none":
+            return error * weights
+        if self.location_mean.shape != error.shape[-2:]:
+            msg = (
+                f"Expected normal errors of size {tuple(error.shape[-2:])} to set errors against, "
+                f"got {tuple(self.location_mean.shape)}. Calibrate with images of this size first."
+            )
+            raise ValueError(msg)
+        z = weights * (error - self.location_mean / 2) / (self.location_spread + 2 * self.location_spread.mean())
+        return 0.5 + 0.5 * z / (z.abs() + SOFTNESS)
 
 
-def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.01) -> Tensor:
+def location_statistics(errors: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (H, W) of errors at each location, taken over a neighbourhood as well.
+
+    Args:
+        errors: Errors (N, 1, H, W), N at least 2.
+        sigma: Standard deviation, in pixels, of the neighbourhood; 0 for the location alone.
+    """
+    variance, mean = torch.var_mean(errors, dim=0, keepdim=True)
+    if sigma:
+        smooth_mean = gaussian_blur(mean, sigma)
+        variance = gaussian_blur(variance + (mean - smooth_mean) ** 2, sigma)
+        mean = smooth_mean
+    return mean[0, 0], variance[0, 0].clamp(min=1e-12).sqrt()
+
+
+def border_weights(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return weights (H, W) that rise from about 0.5 at the border to 1 inside.
+
+    Example:
+        >>> border_weights(64, 64)[32, :5]
+        tensor([0.6250, 0.7500, 0.8750, 1.0000, 1.0000])
+    """
+    ramp = BORDER * min(height, width)
+    rows, columns = (_steps_to_the_end(side, device) for side in (height, width))
+    return 0.5 + 0.5 * (torch.minimum(rows[:, None], columns) / ramp).clamp(max=1)
+
+
+def _steps_to_the_end(side: int, device: torch.device | None) -> Tensor:
+    """Return 1, 2, 3, ..., 3, 2, 1."""
+    return torch.minimum(torch.arange(1, side + 1, device=device), torch.arange(side, 0, -1, device=device))
+
+
+def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.001) -> Tensor:
     """Return one score per image from its anomaly map, within the range of the map's values.
 
     Args:

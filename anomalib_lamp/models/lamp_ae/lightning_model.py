@@ -3,25 +3,31 @@
 from typing import Any
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
+from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
+from .calibration import CALIBRATIONS, METRICS, POOLINGS, Choice, calibrate
 from .torch_model import LampAEModel
 
+AUTO = "auto"
 
-class LampAE(HostMixin, AnomalibModule):
+
+class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     """Reconstruction model trained with loss amplification (LAMP).
 
     A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
@@ -29,8 +35,10 @@ class LampAE(HostMixin, AnomalibModule):
 
     By default the network learns to repair: its input is damaged on the fly, its target is the image as it was. This
     deviates from the paper; ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
-    here: networks, image size, optimiser settings, training budget, and the score (by default the maximum of a smoothed
-    gradient-similarity map).
+    here: networks, image size, optimiser settings, training budget, map and score. What is ``auto`` of the latter (by
+    default the calibration) the model decides by itself: which way best tells an eighth of the training images, held
+    out from learning, from damaged copies of them. No test image is looked at; the choice is printed, and kept in the
+    checkpoint.
 
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
@@ -52,9 +60,13 @@ class LampAE(HostMixin, AnomalibModule):
         max_steps: Training budget in optimisation steps, used if neither the number of epochs nor of steps is given to
             the trainer. ``--trainer.max_epochs`` or ``--trainer.max_steps`` win, whether smaller or larger. (One
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
-        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, several joined by ``+``, or
+            ``auto``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
-        pooling: How the image score is taken from the map: ``max``, ``mean``, or ``topk`` (mean of the largest).
+        calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
+            suits parts that always lie alike; or ``auto``.
+        pooling: How the image score is taken from the map: ``max``, ``topk`` (mean of the largest), ``mean``, or
+            ``auto``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
@@ -77,6 +89,11 @@ class LampAE(HostMixin, AnomalibModule):
     Reconstruction Loss Amplification", 2023, https://arxiv.org/abs/2308.14595
     """
 
+    validations = 4
+    held_out_fraction = 0.125
+    held_out_at_least = 4
+    held_out_at_most = 40
+
     def __init__(
         self,
         architecture: str = "unet",
@@ -92,12 +109,13 @@ class LampAE(HostMixin, AnomalibModule):
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "cosine",
-        max_steps: int = 300,
-        map_metric: str = "msgms",
-        smoothing: float = 4.0,
+        max_steps: int = 600,
+        map_metric: str = "ssim+msgms",
+        smoothing: float = 2.0,
+        calibration: str = "auto",
         pooling: str = "max",
-        topk_fraction: float = 0.01,
-        image_size: int = 256,
+        topk_fraction: float = 0.001,
+        image_size: int = 128,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -128,9 +146,10 @@ class LampAE(HostMixin, AnomalibModule):
                 depth=depth,
                 skip_connections=skip_connections,
                 latent_channels=latent_channels,
-                map_metric=map_metric,
+                map_metric=METRICS[0] if map_metric == AUTO else map_metric,
                 smoothing=smoothing,
-                pooling=pooling,
+                calibration=CALIBRATIONS[0] if calibration == AUTO else calibration,
+                pooling=POOLINGS[0] if pooling == AUTO else pooling,
                 topk_fraction=topk_fraction,
             )
         if self.input_size and min(self.input_size) < self.model.smallest_side:
@@ -139,6 +158,11 @@ class LampAE(HostMixin, AnomalibModule):
                 f"got {tuple(self.input_size)}. Raise image_size or lower depth."
             )
             raise ValueError(msg)
+        self.candidates = {
+            "metrics": METRICS if map_metric == AUTO else (map_metric,),
+            "calibrations": CALIBRATIONS if calibration == AUTO else (calibration,),
+            "poolings": POOLINGS if pooling == AUTO else (pooling,),
+        }
         self.corruption = Corruption(corruption_strength, corruption_kinds)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
@@ -146,19 +170,80 @@ class LampAE(HostMixin, AnomalibModule):
         self.schedule = schedule
         self.max_steps = max_steps
         self.seed = seed
+        self._normal: Tensor | None = None
+        self._choice: Choice | None = None
 
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+    def on_train_start(self) -> None:
+        """Hold images out if there is something to decide or to calibrate by them."""
+        to_decide = any(len(candidates) > 1 for candidates in self.candidates.values())
+        if not to_decide and self.candidates["calibrations"] == ("none",):
+            return
+        _, held_out = self.split_training_images()
+        if not held_out:
+            self._without_held_out()
+            return
+        self._normal = self.hold_out(held_out)
+
+    def _without_held_out(self) -> None:
+        """Say what happens with too few images to hold some out."""
+        if self.candidates["calibrations"] == ("location",):
+            msg = f"Expected at least {2 * self.held_out_at_least} training images for calibration='location'."
+            raise ValueError(msg)
+        maps = self.model.anomaly_map_generator
+        rank_zero_warn(f"Too few training images to hold some out: the map is made by {maps.metric}, uncalibrated.")
+
+    def on_validation_start(self) -> None:
+        """Decide and calibrate before what is validated and saved."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._calibrate()
+
+    def on_train_epoch_end(self) -> None:
+        """Decide and calibrate for the checkpoint of a training without validation."""
+        if not self.trainer.enable_validation:
+            self._calibrate()
+
+    def _calibrate(self) -> None:
+        if self._normal is None:
+            return
+        training = self.model.training
+        self._choice = calibrate(self.model.eval(), self._normal, **self.candidates, kinds=self.corruption.kinds)
+        self.model.train(training)
+
+    def on_train_end(self) -> None:
+        """Print what was decided, and let go of the images."""
+        if self._normal is not None and self._choice is not None:
+            choice = self._choice
+            rank_zero_info(
+                f"Map from {len(self._normal)} held-out training images: map_metric={choice.metric}, "
+                f"calibration={choice.calibration}, pooling={choice.pooling}"
+                + (f" (AUROC on damaged copies {choice.quality:.3f})." if choice.quality is not None else ".")
+            )
+        self._normal = None
+        self.let_go()
+
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the loss of a batch and log the training curves.
 
         Args:
             batch: Batch of images without defects, in [0, 1].
             *args: Not used.
             **kwargs: Not used.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; the weights and the last checkpoint are as they were.
         """
         del args, kwargs
-        images: Tensor = batch.image  # type: ignore[assignment]
+        images = self.to_learn(batch)
+        if not len(images):
+            return torch.zeros((), device=self.device, requires_grad=True)
         error = self.loss.base_error(self.model(self.corruption(images)), images)
         loss = self.loss.reduce(error)
+        if not loss.isfinite():
+            msg = (
+                f"The loss is {loss.item()} at step {self.trainer.global_step}. Nothing was learnt from it, the last "
+                "checkpoint is kept. Lower learning_rate, or look for broken images."
+            )
+            raise FloatingPointError(msg)
         size = len(images)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)

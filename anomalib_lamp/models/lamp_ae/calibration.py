@@ -1,0 +1,140 @@
+"""Decides, without any real defect, how a trained LampAE makes maps and scores, and calibrates its maps."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from anomalib_lamp.corruption import Corruption
+
+from .anomaly_map import AnomalyMapGenerator, pool_score
+from .torch_model import LampAEModel
+
+METRICS = ("ssim+msgms", "msgms", "l1+ssim")
+CALIBRATIONS = ("none", "location")
+POOLINGS = ("max", "topk")
+SMALL = (0.0015, 0.05)  # areas of the defects to tell normal images from, as fractions of the image
+VISIBLE = 0.03  # mean difference over channels from which a pixel counts as damaged
+CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How maps and scores are made, and how well that told damaged from normal held-out images.
+
+    Attributes:
+        metric: Metric of the map.
+        calibration: Calibration of the map.
+        pooling: Pooling of the score.
+        quality: Mean of the AUROC of images and the AUROC of pixels, in [0, 1]; ``None`` if there was no choice.
+    """
+
+    metric: str
+    calibration: str
+    pooling: str
+    quality: float | None = None
+
+
+@torch.no_grad()
+def calibrate(
+    model: LampAEModel,
+    normal: Tensor,
+    metrics: Sequence[str] = METRICS,
+    calibrations: Sequence[str] = CALIBRATIONS,
+    poolings: Sequence[str] = POOLINGS,
+    kinds: Sequence[str] | None = None,
+) -> Choice:
+    """Choose metric, calibration and pooling, and calibrate the model's maps with normal images.
+
+    Each candidate has to tell normal images from the same images with one small damaged region. Location statistics
+    come from one half of the images when the other half is judged, so a calibration that only fits the images it was
+    made from gains nothing. No test image is needed. The damage is always the same, whatever torch's generators hold.
+
+    Args:
+        model: Trained model in evaluation mode; changed in place.
+        normal: Normal images that the model has not learnt, (N, 3, H, W) in [0, 1], N at least 4.
+        metrics: Metrics to choose from.
+        calibrations: Calibrations to choose from.
+        poolings: Poolings to choose from.
+        kinds: Fillings of the damaged regions; all if not given.
+
+    Raises:
+        ValueError: If there are fewer than 4 images.
+    """
+    if len(normal) < 4:
+        msg = f"Expected at least 4 normal images to calibrate with, got {len(normal)}."
+        raise ValueError(msg)
+    candidates = list(itertools.product(metrics, calibrations, poolings))
+    clean = _in_chunks(model.reconstruct, normal)
+    choice = Choice(*candidates[0])
+    if len(candidates) > 1:
+        damaged = _damage(normal, kinds)
+        repaired = _in_chunks(model.reconstruct, damaged)
+        masks = (damaged - normal).abs().mean(dim=1, keepdim=True) > VISIBLE
+        choice = max(
+            (
+                candidate
+                for metric in metrics
+                for candidate in _judge(model, metric, (clean, normal), (repaired, damaged), masks, candidates)
+            ),
+            key=lambda candidate: candidate.quality or 0,
+        )
+    maps = model.anomaly_map_generator
+    maps.metric, maps.calibration, model.pooling = choice.metric, choice.calibration, choice.pooling
+    maps.calibrate(maps.error(clean, normal))
+    return choice
+
+
+def _damage(images: Tensor, kinds: Sequence[str] | None) -> Tensor:
+    """Return the images with one small region changed in most of them."""
+    corruption = Corruption(kinds=kinds, regions=1, noise=0.0, areas=SMALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return _in_chunks(corruption, images)
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([function(chunk) for chunk in images.split(CHUNK)])
+
+
+def _judge(
+    model: LampAEModel,
+    metric: str,
+    normal: tuple[Tensor, Tensor],
+    damaged: tuple[Tensor, Tensor],
+    masks: Tensor,
+    candidates: Sequence[tuple[str, str, str]],
+) -> list[Choice]:
+    """Return all candidates of a metric with their quality."""
+    maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma)
+    errors = [maps.error(*normal), maps.error(*damaged)]
+    choices = []
+    for calibration in dict.fromkeys(calibration for name, calibration, _ in candidates if name == metric):
+        normal_maps, damaged_maps = _maps(maps, calibration, *errors)
+        pixels = _auroc(masks[..., ::2, ::2], damaged_maps[..., ::2, ::2])
+        labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
+        for pooling in (pooling for name, other, pooling in candidates if (name, other) == (metric, calibration)):
+            scores = pool_score(torch.cat([normal_maps, damaged_maps]), pooling, model.topk_fraction)
+            choices.append(Choice(metric, calibration, pooling, (_auroc(labels, scores) + pixels) / 2))
+    return choices
+
+
+def _maps(maps: AnomalyMapGenerator, calibration: str, normal: Tensor, damaged: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maps of normal and damaged images; every half of them calibrated by the other half's normal errors."""
+    maps.calibration = calibration
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    made = torch.empty_like(normal), torch.empty_like(damaged)
+    for judged, other in ((first, second), (second, first)):
+        maps.calibrate(normal[other])
+        made[0][judged], made[1][judged] = maps.map_of(normal[judged]), maps.map_of(damaged[judged])
+    return made
+
+
+def _auroc(truth: Tensor, values: Tensor) -> float:
+    """Return scikit-learn's area under the ROC curve; 0.5 where nothing is damaged."""
+    if not truth.any() or truth.all():
+        return 0.5
+    return float(roc_auc_score(truth.flatten().cpu().numpy(), values.flatten().cpu().numpy()))
