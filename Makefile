@@ -4,10 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow clean
+.PHONY: compare demo test test-slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py
+
+# The data sets lie, or are linked, in ./datasets: see the spec.
+compare: $(VENV)/.installed
+	$(BIN)/anomalib-lamp compare configs/compare/baselines.yaml
+	$(BIN)/anomalib-lamp report results/compare/baselines
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ def main(category: str = "washer", max_steps: int = 300, sheet: Path | None = No
     """
     engine = Engine(default_root_dir="results")
     engine.train(
-        LampAE(image_size=128, max_steps=max_steps, seed=0),
+        LampAE(max_steps=max_steps, seed=0),
         datamodule=SyntheticParts(category=category, train_batch_size=16),
     )
     images = Path(engine.trainer.default_root_dir) / "images"

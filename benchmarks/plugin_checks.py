@@ -125,7 +125,7 @@ def export_parity() -> dict[str, dict[str, float]]:
 
     architectures = {
         "autoencoder": {"architecture": "autoencoder"},
-        "unet": {"architecture": "unet"},
+        "unet": {"architecture": "unet", "calibration": "location"},
         "unet without skips": {"architecture": "unet", "skip_connections": False},
     }
     figures: dict[str, dict[str, float]] = {}

@@ -60,7 +60,7 @@ def test_python_example(workplace, capsys):
     (example,) = [code for language, code in BLOCKS if language == "python"]
     for whole, small in {
         "SyntheticParts(": "SyntheticParts(size=64, num_train=8, num_test_good=4, num_test_per_defect=1, ",
-        "LampAE(image_size=128, max_steps=300,": "LampAE(width=4, image_size=64, max_steps=2,",
+        "LampAE(max_steps=300,": "LampAE(width=4, image_size=64, max_steps=2,",
         "Engine()": "Engine(accelerator='cpu')",
     }.items():
         assert whole in example

@@ -17,9 +17,9 @@ SMALL = {"image_size": 64, "max_steps": 10, "seed": 0}
 lamp_ae = partial(LampAE, width=4, depth=3, **SMALL)
 MODELS = {
     "autoencoder": partial(lamp_ae, architecture="autoencoder", base_loss="l2", corruption_strength=0.0),
-    "unet": partial(lamp_ae, architecture="unet", base_loss="ssim", map_metric="l1"),
+    "unet": partial(lamp_ae, architecture="unet", base_loss="ssim", map_metric="l1", calibration="location"),
     "unet-without-skips": partial(
-        lamp_ae, architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk"
+        lamp_ae, architecture="unet", skip_connections=False, map_metric="ssim", calibration="none", pooling="topk"
     ),
     "fine-tuned-gaussian": partial(FineTunedGaussian, backbone="resnet18", pre_trained=False, **SMALL),
 }

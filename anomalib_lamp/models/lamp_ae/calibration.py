@@ -37,6 +37,11 @@ class Choice:
     pooling: str
     quality: float | None = None
 
+    def __str__(self) -> str:
+        """Return the choice as init arguments of LampAE."""
+        choice = f"map_metric={self.metric}, calibration={self.calibration}, pooling={self.pooling}"
+        return choice if self.quality is None else f"{choice} (AUROC on damaged copies {self.quality:.3f})"
+
 
 @torch.no_grad()
 def calibrate(

@@ -211,13 +211,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
 
     def on_train_end(self) -> None:
         """Print what was decided, and let go of the images."""
-        if self._normal is not None and self._choice is not None:
-            choice = self._choice
-            rank_zero_info(
-                f"Map from {len(self._normal)} held-out training images: map_metric={choice.metric}, "
-                f"calibration={choice.calibration}, pooling={choice.pooling}"
-                + (f" (AUROC on damaged copies {choice.quality:.3f})." if choice.quality is not None else ".")
-            )
+        if self._normal is not None:
+            rank_zero_info(f"By {len(self._normal)} held-out training images: {self._choice}.")
         self._normal = None
         self.let_go()
 
