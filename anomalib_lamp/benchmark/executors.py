@@ -89,7 +89,8 @@ class LocalExecutor:
 
     def _start(self, job: Job, root: Path) -> BaseProcess:
         threads = max(1, (os.cpu_count() or 1) // self.processes) if self.processes > 1 else None
-        process = self._context.Process(target=process_main, args=(job, root, threads))  # type: ignore[attr-defined]
+        arguments = (job, root, threads, multiprocessing.get_start_method())
+        process = self._context.Process(target=process_main, args=arguments)  # type: ignore[attr-defined]
         process.start()
         return process
 

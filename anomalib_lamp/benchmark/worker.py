@@ -106,8 +106,17 @@ def _output_to(path: Path) -> Iterator[None]:
                 os.close(original)
 
 
-def process_main(job: Job, root: Path, threads: int | None) -> None:
-    """Work on a job in a process of its own, which ends with the runner even if the runner is killed."""
+def process_main(job: Job, root: Path, threads: int | None, start_method: str) -> None:
+    """Work on a job in a process of its own, which ends with the runner even if the runner is killed.
+
+    Args:
+        job: What to run.
+        root: Folder of the sweep.
+        threads: CPU threads of torch; its own choice if not given.
+        start_method: How the job's data loaders start their workers; the way this process was started would have every
+            one of them import torch anew in every epoch.
+    """
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
     sys.exit(EXIT_CODES[work_on(job, root, threads)])
 
