@@ -194,6 +194,14 @@ def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, re
         assert record.error.endswith("The process died by SIGKILL. Was the memory exhausted?")
 
 
+def test_data_loaders_start_their_workers_as_outside(parts_root, tmp_path):
+    model = {"class_path": "trial_models.NotesStartMethod", "init_args": {"note": str(tmp_path / "note")}}
+    list(
+        LocalExecutor(processes=2).run(read_spec(write_spec(tmp_path, parts_root, {"notes": model})), tmp_path / "out")
+    )
+    assert (tmp_path / "note").read_text() == multiprocessing.get_start_method()
+
+
 @pytest.mark.slow
 def test_ray_runs_the_jobs_and_starts_one_again_whose_worker_is_killed(parts_root, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'anomalib-lamp[ray]'")

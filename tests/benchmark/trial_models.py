@@ -1,5 +1,6 @@
 """Models that behave badly, for the runner's workers, which import them by name."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -26,6 +27,18 @@ class DiesOnce(LampAE):
         if not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NotesStartMethod(LampAE):
+    """Writes down how its data loaders would start their workers.
+
+    Args:
+        note: File to write to.
+    """
+
+    def __init__(self, note: str) -> None:
+        super().__init__(max_steps=1, width=4, image_size=64, visualizer=False)
+        Path(note).write_text(multiprocessing.get_start_method())
 
 
 class NeverEnds(LampAE):
