@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from run_info import describe_run
+
+from anomalib_lamp.benchmark.origin import describe_run
 
 
 def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path()) -> None:

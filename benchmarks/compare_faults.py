@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import auto_cli
 
-from anomalib_lamp.benchmark.origin import describe_software
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.benchmark.records import ResultFolder, read_records
 from anomalib_lamp.benchmark.runner import compare
 
@@ -57,7 +57,7 @@ def main(out: Path, kills: int = 50, longest: float = 25.0, seed: int = 0) -> No
         "jobs finished after more than one start": sum(record.attempt > 1 for record in records),
         "not finished": sum(record.status != "finished" for record in records),
     }
-    out.write_text(json.dumps({**describe_software(), "seed": seed, **counts}, indent=2) + "\n")
+    out.write_text(json.dumps({**describe_run(), "seed": seed, **counts}, indent=2) + "\n")
     print(out.read_text())
 
 

@@ -16,7 +16,7 @@ from lightning import seed_everything
 
 from anomalib_lamp import LampAE, SyntheticParts
 from anomalib_lamp.benchmark.executors import LocalExecutor
-from anomalib_lamp.benchmark.origin import describe_software
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.benchmark.records import ResultFolder
 from anomalib_lamp.benchmark.spec import read_spec
 
@@ -47,7 +47,7 @@ def main(out: Path, jobs: int = 5, max_steps: int = 30) -> None:
     assert all(record.status == "finished" for record in records)
     ratios = [ours / plain for plain, ours in pairs[1:]]
     result = {
-        **describe_software(),
+        **describe_run(),
         "seconds of a job, plain and compare": [[round(seconds, 2) for seconds in pair] for pair in pairs[1:]],
         "median ratio": round(statistics.median(ratios), 4),
     }

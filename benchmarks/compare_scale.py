@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import auto_cli
 
 from anomalib_lamp.benchmark.job import identity, origin
-from anomalib_lamp.benchmark.origin import describe_software
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.benchmark.records import Cost, ImageScore, Latency, Metrics, Record, ResultFolder
 from anomalib_lamp.benchmark.report import report
 from anomalib_lamp.benchmark.runner import compare
@@ -42,7 +42,7 @@ def main(out: Path, images: int = 100) -> None:
             "report": timed(lambda: report(results.root)),
         }
     figures = {"jobs": len(jobs), "seconds": seconds, "limits": {"nothing to do": 2, "report": 30}}
-    out.write_text(json.dumps({**describe_software(), **figures}, indent=2) + "\n")
+    out.write_text(json.dumps({**describe_run(), **figures}, indent=2) + "\n")
     print(out.read_text())
 
 

@@ -20,13 +20,13 @@ from anomalib.engine import Engine
 from anomalib.models import Padim
 from jsonargparse import auto_cli
 from lightning import seed_everything
-from run_info import describe_run
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from anomalib_lamp import FineTunedGaussian, MVTec
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.corruption import FILLINGS, Corruption
 from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import StoppingRule
 

@@ -14,7 +14,7 @@ from jsonargparse import auto_cli
 
 from anomalib_lamp import LampAE, SyntheticParts
 from anomalib_lamp.benchmark.measure import measure_latency
-from anomalib_lamp.benchmark.origin import describe_software
+from anomalib_lamp.benchmark.origin import describe_run
 
 
 def main(out: Path, rounds: int = 5) -> None:
@@ -38,7 +38,7 @@ def main(out: Path, rounds: int = 5) -> None:
             times[name].append(measure_latency(model, [1], 256)[0].median_ms)
     medians = {name: round(statistics.median(values), 2) for name, values in times.items()}
     result = {
-        **describe_software(),
+        **describe_run(),
         "median ms": medians,
         "median ms of every round": {name: [round(value, 2) for value in values] for name, values in times.items()},
         "ratio": round(medians["LampAE"] / medians["PaDiM ResNet-18"], 3),

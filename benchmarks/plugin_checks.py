@@ -20,11 +20,11 @@ from anomalib.deploy import ExportType, OpenVINOInferencer
 from anomalib.engine import Engine
 from jsonargparse import auto_cli
 from PIL import Image
-from run_info import describe_run
 from skimage.metrics import structural_similarity
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_lamp import LampAE, LampLoss, SyntheticParts
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.functional import amplify, reconstruction_error
 from anomalib_lamp.models.lamp_ae import LampAEModel
 

@@ -11,9 +11,9 @@ from anomalib.engine import Engine
 from anomalib.models import Padim
 from jsonargparse import auto_cli
 from lightning import seed_everything
-from run_info import describe_run
 
 from anomalib_lamp import LampAE, SyntheticParts
+from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.data.drawing import PARTS
 
 

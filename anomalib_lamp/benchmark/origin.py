@@ -4,11 +4,17 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("anomalib", "anomalib-lamp", "lightning", "torch", "torchvision")
+
+
+def describe_run() -> dict[str, Any]:
+    """Return the date and :func:`describe_software`, for the result file of a script; call it before the run begins."""
+    return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **describe_software()}
 
 
 @cache
