@@ -89,6 +89,7 @@ def test_a_record_has_all_figures(sweep):
     cost = record.cost
     assert (cost.steps, cost.latency[0].batch_size) == (2, 1)
     assert cost.latency[0].runs >= 5
+    assert cost.latency[0].iqr_ms > 0
     assert 0 < cost.latency[0].median_ms < cost.total_seconds * 1000
     assert cost.train_seconds + cost.test_seconds < cost.total_seconds
     assert cost.parameters == sum(p.numel() for p in instantiate(record.config["model"]).parameters())
