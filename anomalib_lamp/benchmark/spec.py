@@ -21,6 +21,8 @@ from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import Trainer
 
+from anomalib_lamp.data import SyntheticParts
+
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
 MEASURE_DEFAULTS = {"latency_batch_sizes": [1, 32], "latency_image_size": 256, "export": True}
 WEIGHTS = ("imagenet", "local", "random")
@@ -292,7 +294,7 @@ class _Reader:
             self._problem((*place, "grid" if key in choice else "init_args", key), text)
             return {}
         root = init_args.get("root")
-        if root is not None and not Path(root).expanduser().exists():
+        if root is not None and cls is not SyntheticParts and not Path(root).expanduser().exists():
             self._problem((*place, "init_args", "root"), _missing_folder(cls, root))
         return yaml.safe_load(parser.dump(resolved, skip_none=False)).get("init_args", {})
 

@@ -120,7 +120,6 @@ def test_thresholds_come_from_held_out_training_images(tmp_path):
         ("accelerator: cpu", "logger: true", 16, "'logger' is set by compare itself"),
         ("seeds: [0, 3]", "seeds: 3", 15, "expected a list of integers from 0 up, got 3"),
         ("seeds:", "seds:", 15, "unknown key 'seds'; did you mean seeds"),
-        ("num_workers: 0", "root: /no/such/folder", 4, "there is no folder /no/such/folder"),
         ("num_workers: 0", "val_split_mode: same_as_test", 4, "leaves no validation images apart from the test set"),
         ("seeds: [0, 3]", "seeds: [0, 3", 16, "not YAML"),
         ("trainer: {prec", "weights: coco, trainer: {prec", 14, "expected one of imagenet, local, random, got 'coco'"),
@@ -132,6 +131,14 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, line, message):
         read_spec(path)
     assert f"{path}:{line}: " in str(error.value)
     assert message in str(error.value)
+
+
+def test_a_missing_folder_is_told_unless_its_data_is_drawn(tmp_path):
+    text = replaced("num_workers: 0", "root: /no/such/folder")
+    assert read(tmp_path, text)
+    text = text.replace("SyntheticParts", "MVTec").replace("category: [washer, fabric]", "category: [bottle, grid]")
+    with pytest.raises(SpecError, match=r":4: there is no folder /no/such/folder .*MVTec\(root='/no/such/folder'\)"):
+        read(tmp_path, text)
 
 
 def test_all_problems_are_told_at_once(tmp_path):
