@@ -1,7 +1,7 @@
 """What a job leaves behind: one line of JSON with a schema, written so that it is whole or absent."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,13 +239,15 @@ def finished(records: Iterable[Record]) -> list[Record]:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a record."""
+    """Return the JSON schema of a record, for those who read results with other tools.
+
+    Example:
+        >>> schema()["properties"]["status"]["enum"]
+        ['finished', 'failed']
+    """
     return Record.model_json_schema()
 
 
 def tail(text: str, lines: int = 15) -> str:
     """Return the last lines of a text."""
     return "\n".join(text.rstrip().splitlines()[-lines:])
-
-
-__all__: Sequence[str] = ["ImageScore", "Latency", "Metrics", "Record", "ResultFolder", "read_records", "schema"]
