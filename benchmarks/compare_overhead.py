@@ -73,7 +73,7 @@ def train_plainly(folder: str, max_steps: int, seed: int) -> None:
     """Train and test as one would without the tool."""
     seed_everything(seed, workers=True, verbose=False)
     parts = SyntheticParts(root=folder, seed=seed, **PARTS)
-    model = LampAE(image_size=128, max_steps=max_steps, seed=seed)
+    model = LampAE(image_size=128, max_steps=max_steps, seed=seed, visualizer=False)
     engine = Engine(accelerator="cpu", default_root_dir=Path(folder) / "plain" / str(seed), logger=False)
     engine.fit(model, datamodule=parts)
     engine.test(model, datamodule=parts)
