@@ -2,9 +2,12 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
@@ -20,6 +23,15 @@ from anomalib_lamp.post_processing import OddsPostProcessor
 logger = logging.getLogger(__name__)
 
 LIGHTNING_DEFAULT_EPOCHS = 1000
+
+
+@contextmanager
+def seeded_weights(seed: int | None) -> Iterator[None]:
+    """Draw initial weights from a seed and leave torch's global state alone; ``None`` draws from that state."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 class HostMixin(LightningModule):

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
 from anomalib_lamp.models.held_out import HeldOutMixin
-from anomalib_lamp.models.host import HostMixin
+from anomalib_lamp.models.host import HostMixin, seeded_weights
 from anomalib_lamp.optim import configure_optimizer
 
 from .augmentation import AUGMENTATIONS
@@ -123,9 +123,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         if not self.augmentations or set(self.augmentations) - set(AUGMENTATIONS):
             msg = f"Expected augmentations from {list(AUGMENTATIONS)}, got {augmentations}."
             raise ValueError(msg)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
+        with seeded_weights(seed):
             self.model: FineTunedGaussianModel = FineTunedGaussianModel(
                 backbone=backbone,
                 layers=layers,

@@ -83,7 +83,9 @@ def calibrate(
             (
                 candidate
                 for metric in metrics
-                for candidate in _judge(model, metric, (clean, normal), (repaired, damaged), masks, candidates)
+                for candidate in _judge(
+                    model, metric, calibrations, poolings, (clean, normal), (repaired, damaged), masks
+                )
             ),
             key=lambda candidate: candidate.quality or 0,
         )
@@ -108,20 +110,21 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def _judge(
     model: LampAEModel,
     metric: str,
+    calibrations: Sequence[str],
+    poolings: Sequence[str],
     normal: tuple[Tensor, Tensor],
     damaged: tuple[Tensor, Tensor],
     masks: Tensor,
-    candidates: Sequence[tuple[str, str, str]],
 ) -> list[Choice]:
     """Return all candidates of a metric with their quality."""
     maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma)
     errors = [maps.error(*normal), maps.error(*damaged)]
+    labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
     choices = []
-    for calibration in dict.fromkeys(calibration for name, calibration, _ in candidates if name == metric):
+    for calibration in calibrations:
         normal_maps, damaged_maps = _maps(maps, calibration, *errors)
         pixels = _auroc(masks[..., ::2, ::2], damaged_maps[..., ::2, ::2])
-        labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
-        for pooling in (pooling for name, other, pooling in candidates if (name, other) == (metric, calibration)):
+        for pooling in poolings:
             scores = pool_score(torch.cat([normal_maps, damaged_maps]), pooling, model.topk_fraction)
             choices.append(Choice(metric, calibration, pooling, (_auroc(labels, scores) + pixels) / 2))
     return choices

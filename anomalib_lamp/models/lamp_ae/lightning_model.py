@@ -17,7 +17,7 @@ from torch import Tensor
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.held_out import HeldOutMixin
-from anomalib_lamp.models.host import HostMixin
+from anomalib_lamp.models.host import HostMixin, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
@@ -137,9 +137,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             msg = "Expected reduction to be 'sum' or 'mean', got 'none': training needs a scalar."
             raise ValueError(msg)
         check_optimizer_arguments(optimizer, learning_rate, schedule)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
+        with seeded_weights(seed):
             self.model: LampAEModel = LampAEModel(
                 architecture=architecture,
                 width=width,
