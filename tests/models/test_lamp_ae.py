@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp import LampAE
+from anomalib_lamp.models.host import has_fast_bfloat16
 
 SMALL = {"width": 4, "depth": 3, "image_size": 64}
 
@@ -128,7 +129,7 @@ class TestTraining:
 
     def test_the_target_is_the_image_before_it_was_damaged(self, parts):
         batch = next(iter(self.loader(parts)))
-        model = small_model(corruption_strength=1.0)
+        model = small_model(corruption_strength=1.0, mixed_precision=False)
         seen = {}
         model.model.register_forward_pre_hook(lambda _, inputs: seen.update(input=inputs[0]))
         model.loss.base_error = lambda reconstruction, target: seen.update(target=target) or reconstruction
@@ -137,6 +138,19 @@ class TestTraining:
         model.training_step(batch, 0)
         assert torch.equal(seen["target"], batch.image)
         assert not torch.equal(seen["input"], batch.image)
+
+    @pytest.mark.parametrize(("fast", "asked"), [(True, True), (True, False), (False, True)])
+    def test_learns_in_bfloat16_where_that_is_fast(self, make_engine, parts, monkeypatch, fast, asked):
+        monkeypatch.setattr("anomalib_lamp.models.lamp_ae.lightning_model.has_fast_bfloat16", lambda _: fast)
+        model = small_model(mixed_precision=asked)
+        learnt, predicted = set(), set()
+        model.model.network.middle.register_forward_hook(
+            lambda module, _, output: (learnt if module.training else predicted).add(output.dtype)
+        )
+        make_engine().fit(model, datamodule=parts)
+        assert learnt == {torch.bfloat16 if fast and asked else torch.float32}
+        assert predicted == {torch.float32}
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
     def test_rejects_normalised_images_with_the_remedy(self, make_engine, parts):
         from anomalib.pre_processing import PreProcessor
@@ -267,3 +281,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(make_engine, parts):
         engine.fit(model, datamodule=parts)
     assert all(torch.equal(a, b) for a, b in zip(model.before, model.parameters(), strict=True))
     assert engine.trainer.checkpoint_callback.best_model_path
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": False}, {"amx_bf16": True}])
+def test_fast_bfloat16_on_the_processor_means_amx(monkeypatch, capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_fast_bfloat16(torch.device("cpu")) is capabilities.get("amx_bf16", False)

@@ -86,25 +86,40 @@ def smooth(maps, sigma):
     return gaussian_filter(maps, (0,) * (maps.ndim - 2) + (sigma, sigma), mode="mirror", truncate=4)
 
 
+def reference_errors(x, y, metric):
+    return [reconstruction_error(x, y, name).mean(1).double().numpy() for name in metric.split("+")]
+
+
 @pytest.mark.parametrize("metric", ["l1", "l2", "ssim", "msgms", "l1+ssim"])
-def test_anomaly_map_is_the_smoothed_mean_error_weighted_at_the_border(metric):
+def test_anomaly_map_is_the_smoothed_mean_error(metric):
     x, y = torch.rand(2, 3, 32, 40), torch.rand(2, 3, 32, 40)
-    error = np.mean([reconstruction_error(x, y, name).mean(1).numpy() for name in metric.split("+")], axis=0)
     anomaly_map = AnomalyMapGenerator(metric, sigma=3.0)(x, y)
     assert anomaly_map.shape == (2, 1, 32, 40)
-    np.testing.assert_allclose(anomaly_map[:, 0].numpy(), smooth(error, 3) * border(32, 40), atol=1e-5)
+    expected = smooth(np.mean(reference_errors(x, y, metric), axis=0), 3)
+    np.testing.assert_allclose(anomaly_map[:, 0].numpy(), expected, atol=1e-5)
+
+
+def test_map_for_the_score_counts_less_at_the_border():
+    maps = AnomalyMapGenerator("l1")
+    anomaly_map = torch.rand(2, 1, 32, 40)
+    np.testing.assert_allclose(maps.to_score(anomaly_map).numpy(), anomaly_map.numpy() * border(32, 40), atol=1e-6)
+    maps.normal_level = torch.tensor(0.4)
+    expected = 0.4 + (anomaly_map.numpy() - 0.4) * border(32, 40)
+    np.testing.assert_allclose(maps.to_score(anomaly_map).numpy(), expected, atol=1e-6)
 
 
 def test_calibrated_map_sets_errors_against_those_of_their_place():
     x, y = torch.rand(6, 3, 32, 40), torch.rand(6, 3, 32, 40)
-    maps = AnomalyMapGenerator("l1", sigma=2.0, calibration="location")
-    errors = maps.error(x, y)
-    maps.calibrate(errors[:5])
-    normal, new = errors[:5, 0].double().numpy(), errors[5, 0].double().numpy()
+    maps = AnomalyMapGenerator("l1+ssim", sigma=2.0, calibration="location")
+    maps.calibrate(maps.errors(x[:5], y[:5]))
+    by_metric = [error / error[:5].mean() for error in reference_errors(x, y, "l1+ssim")]
+    errors = smooth(sum(by_metric), 2)
+    normal, new = errors[:5], errors[5]
     mean = smooth(normal.mean(0), 4)
     spread = np.sqrt(smooth(normal.var(0, ddof=1) + (normal.mean(0) - mean) ** 2, 4))
-    z = border(32, 40) * (new - mean / 2) / (spread + 2 * spread.mean())
+    z = (new - mean / 2) / (spread + 2 * spread.mean())
     np.testing.assert_allclose(maps(x[5:], y[5:])[0, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
+    assert maps.normal_level == maps(x[:5], y[:5]).median()
 
 
 def test_calibrated_maps_grow_strictly_and_do_not_saturate():
@@ -152,7 +167,8 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
         predictions = model(torch.rand(2, 3, 32, 32).round())
         assert 0 <= predictions.anomaly_map.min() <= predictions.anomaly_map.max() <= 1
         assert predictions.pred_score.shape == (2, 1)
-        torch.testing.assert_close(predictions.pred_score[:, 0], predictions.anomaly_map.amax((1, 2, 3)))
+        for_scores = model.anomaly_map_generator.to_score(predictions.anomaly_map)
+        torch.testing.assert_close(predictions.pred_score[:, 0], for_scores.amax((1, 2, 3)))
 
 
 class Repairs(torch.nn.Module):

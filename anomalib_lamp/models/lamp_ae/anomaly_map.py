@@ -10,7 +10,7 @@ from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
 CALIBRATIONS = ("none", "location")
 POOLINGS = ("max", "mean", "topk")
-BORDER = 1 / 16  # of the smaller side: errors weigh less there, where a network sees only one side
+BORDER = 1 / 16  # of the smaller side: errors weigh less there in the score
 NEIGHBOURHOOD = 2  # smoothing of the statistics of normal errors, relative to that of the map
 SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
 
@@ -18,12 +18,12 @@ SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway be
 class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     r"""Return the smoothed reconstruction error per pixel, as it is or set against normal errors at the same place.
 
-    The error :math:`E` is averaged over channels and metrics, and smoothed. Calibrated, it becomes
-    :math:`z = (E - \mu / 2) / (\sigma + 2 \bar\sigma)` with mean and standard deviation of normal images at each
-    location, :math:`\bar\sigma` the average of :math:`\sigma` over the map: halfway between the plain and the
-    standardised error, which parts that move about would suffer from. Then :math:`\tfrac12 (1 + z / (|z| + 4))` lies in
-    (0, 1), strictly grows with :math:`z`, and does not saturate. Towards the border, :math:`E` or :math:`z` falls to
-    about half its weight.
+    The errors of the metrics are averaged over channels, then over metrics, and smoothed. After :meth:`calibrate`, the
+    metrics are weighted by the inverse of their means on normal images, so that each counts the same. Where the
+    calibration is ``location``, the error :math:`E` becomes :math:`z = (E - \mu / 2) / (\sigma + 2 \bar\sigma)`, with
+    mean and standard deviation of normal images at each location, :math:`\bar\sigma` the average of :math:`\sigma`
+    over the map: halfway between the plain and the standardised error, which parts that move about would suffer from.
+    The map is :math:`\tfrac12 (1 + z / (|z| + 4))`: in (0, 1), strictly growing with :math:`z`, without saturation.
 
     Args:
         metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
@@ -40,17 +40,20 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     Example:
         >>> generator = AnomalyMapGenerator("l1+ssim", calibration="location")
         >>> clean, noisy = torch.rand(8, 3, 32, 32), torch.rand(8, 3, 32, 32)
-        >>> generator.calibrate(generator.error(noisy, clean))
+        >>> generator.calibrate(generator.errors(noisy, clean))
         >>> generator(noisy, clean).shape
         torch.Size([8, 1, 32, 32])
     """
 
+    metric_weights: Tensor
     location_mean: Tensor
     location_spread: Tensor
+    normal_level: Tensor
 
     def __init__(self, metric: str = "ssim+msgms", sigma: float = 2.0, calibration: str = "none") -> None:
         super().__init__()
-        if not set(metric.split("+")) <= set(ERRORS):
+        metrics = metric.split("+")
+        if not set(metrics) <= set(ERRORS):
             msg = f"Expected map_metric to be one of {sorted(ERRORS)}, or several joined by '+', got {metric!r}."
             raise ValueError(msg)
         if sigma < 0:
@@ -62,40 +65,59 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         self.metric = metric
         self.sigma = sigma
         self.calibration = calibration
+        self.register_buffer("metric_weights", torch.full((len(metrics),), 1 / len(metrics)))
         self.register_buffer("location_mean", torch.zeros(0, 0))
         self.register_buffer("location_spread", torch.zeros(0, 0))
+        self.register_buffer("normal_level", torch.zeros(()))
 
-    def error(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Return the smoothed error (N, 1, H, W), in [0, 1], before calibration and the weights of the border."""
+    def errors(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return the error by every metric, (N, metrics, H, W), in [0, 1], neither smoothed nor calibrated."""
         errors = [reconstruction_error(reconstruction, target, metric).mean(1) for metric in self.metric.split("+")]
-        error = torch.stack(errors, dim=1).mean(dim=1, keepdim=True)
-        return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
+        return torch.stack(errors, dim=1)
 
     def calibrate(self, errors: Tensor) -> None:
-        """Keep mean and spread of the errors of normal images, themselves smoothed over the neighbourhood.
+        """Keep what normal errors are like: by metric, at each location, and on the map.
 
         Args:
-            errors: What :meth:`error` gives for normal images, (N, 1, H, W) with N at least 2.
+            errors: What :meth:`errors` gives for normal images, (N, metrics, H, W) with N at least 2.
         """
-        self.location_mean, self.location_spread = location_statistics(errors, NEIGHBOURHOOD * self.sigma)
+        weights = 1 / errors.mean(dim=(0, 2, 3)).clamp(min=1e-12)
+        self.metric_weights = weights / weights.sum()
+        self.location_mean, self.location_spread = location_statistics(
+            self._smoothed(errors), NEIGHBOURHOOD * self.sigma
+        )
+        self.normal_level = self.map_of(errors).median()
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the anomaly map of ``reconstruction`` against ``target``."""
-        return self.map_of(self.error(reconstruction, target))
+        return self.map_of(self.errors(reconstruction, target))
 
-    def map_of(self, error: Tensor) -> Tensor:
-        """Return the anomaly map (N, 1, H, W) made from what :meth:`error` gives."""
-        weights = border_weights(error.shape[-2], error.shape[-1], error.device)
+    def map_of(self, errors: Tensor) -> Tensor:
+        """Return the anomaly map (N, 1, H, W) made from what :meth:`errors` gives."""
+        error = self._smoothed(errors)
         if self.calibration == "none":
-            return error * weights
+            return error
         if self.location_mean.shape != error.shape[-2:]:
             msg = (
                 f"Expected normal errors of size {tuple(error.shape[-2:])} to set errors against, "
                 f"got {tuple(self.location_mean.shape)}. Calibrate with images of this size first."
             )
             raise ValueError(msg)
-        z = weights * (error - self.location_mean / 2) / (self.location_spread + 2 * self.location_spread.mean())
+        z = (error - self.location_mean / 2) / (self.location_spread + 2 * self.location_spread.mean())
         return 0.5 + 0.5 * z / (z.abs() + SOFTNESS)
+
+    def _smoothed(self, errors: Tensor) -> Tensor:
+        """Return the weighted mean of the metrics, smoothed, (N, 1, H, W)."""
+        error = (errors * self.metric_weights[:, None, None]).sum(dim=1, keepdim=True)
+        return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
+
+    def to_score(self, anomaly_map: Tensor) -> Tensor:
+        """Return the map for the image score: what exceeds the normal level counts less towards the border.
+
+        There the network sees only one side of what it repairs, and even normal errors are large.
+        """
+        weights = border_weights(anomaly_map.shape[-2], anomaly_map.shape[-1], anomaly_map.device)
+        return self.normal_level + weights * (anomaly_map - self.normal_level)
 
 
 def location_statistics(errors: Tensor, sigma: float) -> tuple[Tensor, Tensor]:

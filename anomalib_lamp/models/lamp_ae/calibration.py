@@ -91,7 +91,7 @@ def calibrate(
         )
     maps = model.anomaly_map_generator
     maps.metric, maps.calibration, model.pooling = choice.metric, choice.calibration, choice.pooling
-    maps.calibrate(maps.error(clean, normal))
+    maps.calibrate(maps.errors(clean, normal))
     return choice
 
 
@@ -117,28 +117,34 @@ def _judge(
     masks: Tensor,
 ) -> list[Choice]:
     """Return all candidates of a metric with their quality."""
-    maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma)
-    errors = [maps.error(*normal), maps.error(*damaged)]
+    maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma).to(masks.device)
+    errors = [maps.errors(*normal), maps.errors(*damaged)]
     labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
     choices = []
     for calibration in calibrations:
-        normal_maps, damaged_maps = _maps(maps, calibration, *errors)
+        maps.calibration = calibration
+        damaged_maps, for_scores = _cross_calibrated(maps, *errors)
         pixels = _auroc(masks[..., ::2, ::2], damaged_maps[..., ::2, ::2])
         for pooling in poolings:
-            scores = pool_score(torch.cat([normal_maps, damaged_maps]), pooling, model.topk_fraction)
+            scores = pool_score(for_scores, pooling, model.topk_fraction)
             choices.append(Choice(metric, calibration, pooling, (_auroc(labels, scores) + pixels) / 2))
     return choices
 
 
-def _maps(maps: AnomalyMapGenerator, calibration: str, normal: Tensor, damaged: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maps of normal and damaged images; every half of them calibrated by the other half's normal errors."""
-    maps.calibration = calibration
-    first, second = slice(0, None, 2), slice(1, None, 2)
-    made = torch.empty_like(normal), torch.empty_like(damaged)
-    for judged, other in ((first, second), (second, first)):
-        maps.calibrate(normal[other])
-        made[0][judged], made[1][judged] = maps.map_of(normal[judged]), maps.map_of(damaged[judged])
-    return made
+def _cross_calibrated(maps: AnomalyMapGenerator, normal: Tensor, damaged: Tensor) -> tuple[Tensor, Tensor]:
+    """Calibrate each half of the images by the normal errors of the other half.
+
+    Returns:
+        The maps of the damaged images, and the maps that the scores of normal and damaged images are pooled from.
+    """
+    both = torch.stack([normal, damaged])
+    made, for_scores = torch.empty_like(both[:, :, :1]), torch.empty_like(both[:, :, :1])
+    for half in (0, 1):
+        maps.calibrate(normal[1 - half :: 2])
+        for kind in (0, 1):
+            made[kind, half::2] = maps.map_of(both[kind, half::2])
+            for_scores[kind, half::2] = maps.to_score(made[kind, half::2])
+    return made[1], for_scores.flatten(0, 1)
 
 
 def _auroc(truth: Tensor, values: Tensor) -> float:

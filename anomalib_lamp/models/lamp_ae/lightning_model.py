@@ -17,7 +17,7 @@ from torch import Tensor
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.held_out import HeldOutMixin
-from anomalib_lamp.models.host import HostMixin, seeded_weights
+from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
@@ -60,6 +60,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         max_steps: Training budget in optimisation steps, used if neither the number of epochs nor of steps is given to
             the trainer. ``--trainer.max_epochs`` or ``--trainer.max_steps`` win, whether smaller or larger. (One
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
+        mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
+            cores); loss, weights and predictions are float32 in any case. ``--trainer.precision`` wins.
         map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, several joined by ``+``, or
             ``auto``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
@@ -110,6 +112,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         learning_rate: float | None = None,
         schedule: str = "cosine",
         max_steps: int = 600,
+        mixed_precision: bool = True,
         map_metric: str = "ssim+msgms",
         smoothing: float = 2.0,
         calibration: str = "auto",
@@ -167,6 +170,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.max_steps = max_steps
+        self.mixed_precision = mixed_precision
         self.seed = seed
         self._normal: Tensor | None = None
         self._choice: Choice | None = None
@@ -229,7 +233,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         images = self.to_learn(batch)
         if not len(images):
             return torch.zeros((), device=self.device, requires_grad=True)
-        error = self.loss.base_error(self.model(self.corruption(images)), images)
+        damaged = self.corruption(images)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            reconstruction = self.model(damaged)
+        error = self.loss.base_error(reconstruction, images)
         loss = self.loss.reduce(error)
         if not loss.isfinite():
             msg = (
@@ -242,6 +249,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
         return loss
+
+    @property
+    def _in_bfloat16(self) -> bool:
+        return self.mixed_precision and self.trainer.precision == "32-true" and has_fast_bfloat16(self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and its schedule over the steps that the trainer will take."""

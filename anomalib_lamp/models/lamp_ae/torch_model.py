@@ -1,11 +1,13 @@
 """The networks of LampAE, and the model that turns a reconstruction into an anomaly map and a score. No Lightning."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from anomalib_lamp.functional import at_least_float32
 
 from .anomaly_map import AnomalyMapGenerator, pool_score
 
@@ -15,15 +17,10 @@ MAX_CHANNELS = 512
 def conv_block(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Return convolution 3 x 3, batch norm, leaky ReLU."""
     return nn.Sequential(
-        _conv(in_channels, out_channels, stride=stride, padding=dilation, dilation=dilation, bias=False),
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.LeakyReLU(0.2, inplace=True),
     )
-
-
-def _conv(in_channels: int, out_channels: int, **arguments: Any) -> nn.Conv2d:
-    """Return a convolution 3 x 3 that repeats the border: beside zeros it reconstructs borders badly."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding_mode="replicate", **arguments)
 
 
 class Autoencoder(nn.Module):
@@ -51,7 +48,7 @@ class Autoencoder(nn.Module):
         self.up = nn.ModuleList(
             conv_block(i, o) for i, o in zip(channels[::-1], [*channels[-2::-1], width], strict=True)
         )
-        self.head = _conv(width, 3, padding=1)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction of ``images``."""
@@ -63,7 +60,7 @@ class Autoencoder(nn.Module):
         x = self.expand(self.squeeze(x))
         for block, size in zip(self.up, reversed(sizes), strict=True):
             x = block(F.interpolate(x, size=size, mode="nearest"))
-        return torch.sigmoid(self.head(x))
+        return torch.sigmoid(at_least_float32(self.head(x)))
 
 
 class UNet(nn.Module):
@@ -100,7 +97,7 @@ class UNet(nn.Module):
             )
             for level, width in reversed(list(enumerate(channels[:-1])))
         )
-        self.head = _conv(channels[0], 3, padding=1)
+        self.head = nn.Conv2d(channels[0], 3, 3, padding=1)
 
     def _skipped(self, level: int) -> bool:
         """Return whether features of a level join those on the way up; level 0 has half resolution."""
@@ -118,7 +115,7 @@ class UNet(nn.Module):
             x = F.interpolate(x, size=features[level].shape[-2:], mode="nearest")
             x = block(torch.cat([x, features[level]], dim=1) if self._skipped(level) else x)
         x = F.interpolate(x, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.sigmoid(self.head(x))
+        return torch.sigmoid(at_least_float32(self.head(x)))
 
 
 class LampAEModel(nn.Module):
@@ -215,5 +212,5 @@ class LampAEModel(nn.Module):
         if self.training:
             return reconstruction
         anomaly_map = self.anomaly_map_generator(reconstruction, images)
-        score = pool_score(anomaly_map, self.pooling, self.topk_fraction)
+        score = pool_score(self.anomaly_map_generator.to_score(anomaly_map), self.pooling, self.topk_fraction)
         return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
