@@ -158,7 +158,7 @@ class LampAEModel(nn.Module):
         skip_connections: bool = True,
         latent_channels: int = 64,
         map_metric: str = "ssim+msgms",
-        smoothing: float = 2.0,
+        smoothing: float = 4.0,
         calibration: str = "none",
         pooling: str = "max",
         topk_fraction: float = 0.001,
