@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from lightning import LightningModule, seed_everything
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torchvision.transforms.v2 import Compose, Resize
 
+from anomalib_lamp.models.in_memory import TrainingImagesInMemory
 from anomalib_lamp.post_processing import OddsPostProcessor
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class HostMixin(LightningModule):
             batches = trainer.max_steps * trainer.accumulate_grad_batches
             trainer.val_check_interval = math.ceil(batches / self.validations)
             trainer.check_val_every_n_epoch = None
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return anomalib's callbacks, and ours that keeps the training images in memory."""
+        return [*super().configure_callbacks(), TrainingImagesInMemory()]  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         """Seed shuffling and training."""

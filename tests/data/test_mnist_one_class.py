@@ -9,11 +9,11 @@ import pytest
 import torch
 from anomalib.data import get_datamodule
 from anomalib.engine import Engine
+from conftest import SHARED_DATA
 from torchvision.datasets import MNIST
 
 from anomalib_lamp import LampAE, MNISTOneClass
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
 DIGITS = np.arange(40) % 10
 
 
@@ -98,9 +98,9 @@ def test_unwritable_root_is_named(root, monkeypatch):
     assert [path.name for path in root.iterdir()] == ["MNIST"]
 
 
-@pytest.mark.skipif(not (REAL / "MNIST").is_dir(), reason="needs shared/data/MNIST")
+@pytest.mark.skipif(not (SHARED_DATA / "MNIST").is_dir(), reason="needs shared/data/MNIST")
 def test_real_mnist_has_its_known_numbers(tmp_path):
-    (tmp_path / "MNIST").symlink_to(REAL / "MNIST")
+    (tmp_path / "MNIST").symlink_to(SHARED_DATA / "MNIST")
     data = prepared(tmp_path, normal_digit=9)
     assert len(data.train_data) == 5949
     assert len(data.test_data) == 10000
