@@ -1,75 +1,115 @@
-"""Sets a sweep of configs/compare/poster_mvtec.yaml beside Table 2 of the poster, with paired statistics.
+"""Sets a sweep beside the LAMP poster's table of the same runs, with paired statistics.
 
-python benchmarks/poster_table.py results/compare/poster_mvtec > table.md
+python benchmarks/poster_table.py results/compare/poster_mvtec mvtec > table.md    (Table 2)
+python benchmarks/poster_table.py results/compare/poster_mnist mnist > table.md    (Table 1)
 """
 
-from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import pandas as pd
 from jsonargparse import auto_cli
 
 from anomalib_lamp.benchmark.records import Record, finished, read_records
-from anomalib_lamp.benchmark.statistics import compare
+from anomalib_lamp.benchmark.statistics import Comparison, compare
 
-HEAD = "| category | loss | optimiser | base | LAMP | seeds | poster, base | poster, LAMP |\n|---" + "|---" * 7 + "|"
-POSTER = Path(__file__).parent / "poster" / "mvtec.csv"
+POSTER = Path(__file__).parent / "poster"
 
 
-def main(results: Path) -> None:
+@dataclass(frozen=True)
+class Table:
+    """A table of the poster.
+
+    Attributes:
+        columns: Columns of the poster's CSV file that name a row.
+        row_of: Returns what a job has in these columns.
+        task_of: Returns which of the tasks that a row is the mean of a job belongs to.
+    """
+
+    columns: tuple[str, ...]
+    row_of: Callable[[Record], tuple]
+    task_of: Callable[[Record], str]
+
+
+def of_data(record: Record, argument: str) -> object:
+    return record.config["data"]["init_args"][argument]
+
+
+TABLES = {
+    "mvtec": Table(
+        columns=("category", "base_loss", "optimizer"),
+        row_of=lambda record: (of_data(record, "category"), record.grid["base_loss"], record.grid["optimizer"]),
+        task_of=lambda record: str(of_data(record, "category")),
+    ),
+    "mnist": Table(
+        columns=("batch_size",),
+        row_of=lambda record: (of_data(record, "train_batch_size"),),
+        task_of=lambda record: str(of_data(record, "normal_digit")),
+    ),
+}
+
+
+def main(results: Path, table: Literal["mvtec", "mnist"]) -> None:
     """Print the table and what amplification changes over all pairs.
 
     Args:
         results: Folder of the sweep or its results.jsonl.
+        table: Which table of the poster.
     """
-    records = finished(read_records(results))
-    poster = pd.read_csv(POSTER).set_index(["category", "base_loss", "optimizer"])
-    print(
-        "| category | loss | optimiser | base | LAMP | seeds | poster, base | poster, LAMP |\n|---" + "|---" * 7 + "|"
-    )
-    for (category, loss, optimizer), cell in sorted(cells(records).items()):
-        theirs = poster.loc[(category, loss, optimizer)]
-        figures = [fmean(cell[amplify].values()) if cell[amplify] else float("nan") for amplify in (False, True)]
-        seeds = len(cell[False].keys() & cell[True].keys())
-        row = [
-            category,
-            loss,
-            optimizer,
-            *(f"{figure:.3f}" for figure in figures),
-            seeds,
-            theirs["base"],
-            theirs["lamp"],
-        ]
-        print(f"| {' | '.join(map(str, row))} |")
-    print(f"\n{difference(records)}")
+    layout, records = TABLES[table], finished(read_records(results))
+    poster = pd.read_csv(POSTER / f"{table}.csv")
+    head = [*layout.columns, "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for *names, base, lamp in poster[[*layout.columns, "base", "lamp"]].itertuples(index=False):
+        of_row = [record for record in records if layout.row_of(record) == tuple(names)]
+        if of_row:
+            print(f"| {' | '.join(map(str, [*names, *figures(of_row, layout), base, lamp]))} |")
+    print(f"\n{in_words(difference(records, layout))}")
 
 
-def cells(records: list[Record]) -> dict[tuple[str, str, str], dict[bool, dict[int, float]]]:
-    """Return ``{(category, loss, optimiser): {amplify: {seed: image AUROC}}}``."""
-    table: dict = defaultdict(lambda: {False: {}, True: {}})
-    for record in records:
-        category = record.config["data"]["init_args"]["category"]
-        key = (category, record.grid["base_loss"], record.grid["optimizer"])
-        table[key][record.grid["amplify"]][record.seed] = record.metrics.image_AUROC
-    return table
+def figures(records: list[Record], layout: Table) -> list[str]:
+    """Return a row's means without and with amplification, their difference and its interval, the number of pairs."""
+    means = []
+    for amplify in (False, True):
+        values = [record.metrics.image_AUROC for record in records if record.grid["amplify"] is amplify]
+        means.append(f"{fmean(values):.3f}" if values else "")
+    paired = difference(records, layout)
+    return [*means, interval(paired), str(paired.pairs)] if paired else [*means, "", "0"]
 
 
-def difference(records: list[Record]) -> str:
-    """Return LAMP against its base in words: mean difference, interval, wins and losses over all pairs."""
-    named = [
+def difference(records: list[Record], layout: Table) -> Comparison | None:
+    """Return LAMP against its base, paired by task, row and seed; nothing without a pair."""
+    renamed = [
         record.model_copy(
             update={
                 "model": "LAMP" if record.grid["amplify"] else "base",
-                "data": f"{record.data} {record.grid['base_loss']} {record.grid['optimizer']}",
+                "data": f"{layout.task_of(record)} {layout.row_of(record)}",
             }
         )
         for record in records
     ]
-    over_all = compare(named, baseline="base")[0]
+    if {record.model for record in renamed} != {"base", "LAMP"}:
+        return None
+    paired = compare(renamed, baseline="base")[0]
+    return paired if paired.pairs else None
+
+
+def interval(paired: Comparison) -> str:
+    """Return the mean difference and, from two pairs on, its confidence interval."""
+    return f"{paired.mean:+.4f}" + ("" if paired.low is None else f" [{paired.low:+.4f}, {paired.high:+.4f}]")
+
+
+def in_words(paired: Comparison | None) -> str:
+    """Return mean difference, interval, wins and losses."""
+    if paired is None:
+        return "No pair of LAMP and base yet."
+    p = "" if paired.p is None else f", Wilcoxon p = {paired.p:.3f}"
     return (
-        f"LAMP - base over {over_all.pairs} pairs: {over_all.mean:+.4f} [{over_all.low:+.4f}, {over_all.high:+.4f}], "
-        f"wins {over_all.wins}, ties {over_all.ties}, losses {over_all.losses}, Wilcoxon p = {over_all.p:.3f}."
+        f"LAMP - base over {paired.pairs} pairs: {interval(paired)}, "
+        f"wins {paired.wins}, ties {paired.ties}, losses {paired.losses}{p}."
     )
 
 

@@ -114,7 +114,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         max_steps: int = 600,
         mixed_precision: bool = True,
         map_metric: str = "ssim+msgms",
-        smoothing: float = 4.0,
+        smoothing: float = 5.0,
         calibration: str = "auto",
         pooling: str = "max",
         topk_fraction: float = 0.001,

@@ -12,6 +12,7 @@ from anomalib_lamp.functional import at_least_float32
 from .anomaly_map import AnomalyMapGenerator, pool_score
 
 MAX_CHANNELS = 512
+FINEST_SKIP = 2  # number of halvings less one
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -66,13 +67,14 @@ class Autoencoder(nn.Module):
 class UNet(nn.Module):
     """U-Net that works from half resolution downwards, with a dilated middle for a large receptive field.
 
-    There is no skip connection at full and half resolution: it would copy every detail, the anomalous ones too.
+    Skip connections begin at an eighth of the resolution: finer ones would copy every detail, the anomalous ones too.
 
     Args:
         width: Channels at half resolution; they double with every halving, up to 512.
         depth: Number of halvings.
-        skip_connections: Whether features of the way down join those of the same size on the way up. Without them the
-            whole image has to pass the smallest feature map.
+        skip_connections: Whether features of the way down join those of the same size on the way up, from an eighth of
+            the resolution down, so from a depth of 4. Without them the whole image has to pass the smallest feature
+            map.
 
     Shape:
         (N, 3, H, W) in [0, 1] to the same shape in [0, 1]; H and W at least ``2 ** depth``, in training twice that.
@@ -100,8 +102,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels[0], 3, 3, padding=1)
 
     def _skipped(self, level: int) -> bool:
-        """Return whether features of a level join those on the way up; level 0 has half resolution."""
-        return self.skip_connections and level > 0
+        """Return whether features of a level join those on the way up; level 0 has half the resolution."""
+        return self.skip_connections and level >= FINEST_SKIP
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction of ``images``."""
@@ -158,7 +160,7 @@ class LampAEModel(nn.Module):
         skip_connections: bool = True,
         latent_channels: int = 64,
         map_metric: str = "ssim+msgms",
-        smoothing: float = 4.0,
+        smoothing: float = 5.0,
         calibration: str = "none",
         pooling: str = "max",
         topk_fraction: float = 0.001,
