@@ -1,8 +1,70 @@
-"""Post-processing that normalises scores without clipping them."""
+"""Post-processing that normalises scores without clipping them, and thresholds that need no defects."""
 
 import torch
+from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
+from lightning.pytorch.utilities import rank_zero_warn
+from scipy.stats import t as student
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class NormalThreshold(Metric):
+    r"""Threshold that a given fraction of normal images will exceed, estimated from normal images alone.
+
+    The logarithms of the odds of normal scores are taken as normally distributed. The threshold is the upper end of the
+    prediction interval of one more of them, :math:`\bar x + t_{n-1} s \sqrt{1 + 1/n}` with Student's :math:`t`. A
+    quantile of the scores themselves would need hundreds of images for a rate of 1 %.
+
+    Args:
+        field: Field of the batch with values in [0, 1]; of a map, its maximum counts.
+        false_positive_rate: Fraction of normal images that may exceed the threshold, in (0, 0.5].
+
+    Raises:
+        ValueError: If the rate is out of range.
+
+    Example:
+        >>> from anomalib.data import ImageBatch
+        >>> scores = torch.tensor([0.10, 0.11, 0.12, 0.13, 0.9])
+        >>> labels = torch.tensor([0, 0, 0, 0, 1])
+        >>> metric = NormalThreshold("pred_score", false_positive_rate=0.01)
+        >>> metric.update(ImageBatch(image=torch.zeros(5, 3, 8, 8), pred_score=scores, gt_label=labels))
+        >>> metric.compute()
+        tensor(0.1981)
+    """
+
+    full_state_update = False
+    log_odds: list[Tensor]
+
+    def __init__(self, field: str, false_positive_rate: float) -> None:
+        super().__init__()
+        if not 0 < false_positive_rate <= 0.5:
+            msg = f"Expected false_positive_rate in (0, 0.5], got {false_positive_rate}."
+            raise ValueError(msg)
+        self.field = field
+        self.false_positive_rate = false_positive_rate
+        self.add_state("log_odds", default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: Batch) -> None:
+        """Take note of the normal images of a batch."""
+        values = getattr(batch, self.field)
+        if values is not None and batch.gt_label is not None:
+            normal = values[batch.gt_label == 0].float()
+            self.log_odds.append(torch.logit(normal.flatten(1).amax(1) if normal.ndim > 1 else normal, eps=1e-6))
+
+    def compute(self) -> Tensor:
+        """Return the threshold, or NaN for fewer than two normal images."""
+        log_odds = dim_zero_cat(self.log_odds) if self.log_odds else torch.zeros(0)
+        count = len(log_odds)
+        if count < 2:
+            rank_zero_warn(
+                f"Expected at least 2 normal validation images for a false positive rate, got {count}: there is no "
+                "threshold. Split some off the training images: --data.val_split_mode from_train."
+            )
+            return torch.tensor(torch.nan)
+        deviations = student.ppf(1 - self.false_positive_rate, count - 1) * (1 + 1 / count) ** 0.5
+        return torch.sigmoid(log_odds.mean() + deviations * log_odds.std())
 
 
 class OddsPostProcessor(PostProcessor):
@@ -15,14 +77,48 @@ class OddsPostProcessor(PostProcessor):
     so 0 stays 0, the threshold becomes 0.5 and 1 stays 1. anomalib's own normalisation clips everything further from
     the threshold than half the range seen in validation; the clipped values become ties, which costs AUROC (most of
     all if validation images are normal and the test images are not). Here only values closer to each other than float32
-    resolves become equal: with a threshold of 0.001, near 1, those closer than 0.0001. Arguments are those of
-    :class:`anomalib.post_processing.PostProcessor`.
+    resolves become equal: with a threshold of 0.001, near 1, those closer than 0.0001.
+
+    Args:
+        false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
+            come from the normal validation images alone (:class:`NormalThreshold`); a good image's mask is empty as
+            often. ``null`` takes the thresholds with the best F1 on the validation images, which needs defects there.
+        enable_normalization: Whether to normalise scores and maps.
+        enable_thresholding: Whether to give labels and masks.
+        enable_threshold_matching: Whether a missing threshold is taken from the other level, image or pixel.
+        image_sensitivity: Sensitivity of labels in [0, 1]; 0.5 is at the threshold, more finds more.
+        pixel_sensitivity: The same for masks.
 
     Example:
         >>> x = torch.tensor([0.0, 0.05, 0.1, 0.4, 1.0])
         >>> OddsPostProcessor._normalize(x, x.min(), x.max(), torch.tensor(0.1))
         tensor([0.0000, 0.3214, 0.5000, 0.8571, 1.0000])
     """
+
+    def __init__(
+        self,
+        false_positive_rate: float | None = None,
+        enable_normalization: bool = True,
+        enable_thresholding: bool = True,
+        enable_threshold_matching: bool = True,
+        image_sensitivity: float = 0.5,
+        pixel_sensitivity: float = 0.5,
+    ) -> None:
+        super().__init__(
+            enable_normalization=enable_normalization,
+            enable_thresholding=enable_thresholding,
+            enable_threshold_matching=enable_threshold_matching,
+            image_sensitivity=image_sensitivity,
+            pixel_sensitivity=pixel_sensitivity,
+        )
+        self.false_positive_rate = false_positive_rate
+        if false_positive_rate is not None:
+            self._image_threshold_metric = NormalThreshold("pred_score", false_positive_rate)  # type: ignore[assignment]
+            self._pixel_threshold_metric = NormalThreshold("anomaly_map", false_positive_rate)  # type: ignore[assignment]
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "false_positive_rate")
 
     @staticmethod
     def _normalize(

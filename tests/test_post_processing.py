@@ -2,12 +2,15 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
+from scipy.special import expit, logit
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
-from anomalib_lamp.post_processing import OddsPostProcessor
+from anomalib_lamp.post_processing import NormalThreshold, OddsPostProcessor
 
 
 def fitted(scores, labels):
@@ -75,3 +78,78 @@ def test_without_validation_scores_stay_as_they_are():
     result = OddsPostProcessor()(InferenceBatch(pred_score=scores, anomaly_map=None))
     assert torch.equal(result.pred_score, scores)
     assert result.anomaly_map is None
+
+
+def normal_batch(scores):
+    maps = 0.5 * torch.rand(len(scores), 4, 4) * scores[:, None, None]
+    maps[:, 1, 2] = 0.9 * scores
+    return ImageBatch(
+        image=torch.zeros(len(scores), 3, 4, 4),
+        pred_score=scores,
+        gt_label=torch.zeros(len(scores), dtype=torch.int),
+        anomaly_map=maps,
+    )
+
+
+def validated(batches, **arguments):
+    post_processor = OddsPostProcessor(**arguments)
+    for batch in batches:
+        post_processor.on_validation_batch_end(None, None, batch)
+    post_processor.on_validation_epoch_end(None, None)
+    return post_processor
+
+
+@pytest.mark.parametrize("count", [5, 25, 200])
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_normal_images_exceed_the_threshold_as_often_as_asked(count, rate):
+    """Over many validations of normal log-odds, the next normal score exceeds the threshold at the asked rate."""
+    trials = 1500
+    log_odds = torch.randn(trials, count + 1, dtype=torch.double) - 2
+    exceeded = 0
+    for values in log_odds:
+        metric = NormalThreshold("pred_score", rate)
+        metric.log_odds = [values[:-1]]
+        metric._update_count = 1
+        exceeded += (torch.sigmoid(values[-1]) > metric.compute()).item()
+    expected, spread = rate * trials, (trials * rate * (1 - rate)) ** 0.5
+    assert abs(exceeded - expected) < 4 * spread
+
+
+def test_threshold_is_the_prediction_interval_of_the_log_odds():
+    scores = torch.tensor([0.1, 0.12, 0.2, 0.15, 0.11])
+    post_processor = validated([normal_batch(scores[:3]), normal_batch(scores[3:])], false_positive_rate=0.05)
+    for values, threshold in ((scores, post_processor.image_threshold), (0.9 * scores, post_processor.pixel_threshold)):
+        log_odds = logit(values.double().numpy())
+        width = student.ppf(0.95, 4) * np.sqrt(1 + 1 / 5) * log_odds.std(ddof=1)
+        assert threshold.item() == pytest.approx(expit(log_odds.mean() + width), abs=1e-5)
+
+
+def test_anomalous_validation_images_do_not_count():
+    scores = torch.tensor([0.1, 0.12, 0.2, 0.15, 0.11])
+    alone = validated([normal_batch(scores)], false_positive_rate=0.01)
+    anomalous = normal_batch(torch.tensor([0.8, 0.9]))
+    anomalous.gt_label = torch.ones(2, dtype=torch.int)
+    beside = validated([normal_batch(scores), anomalous], false_positive_rate=0.01)
+    assert beside.image_threshold == alone.image_threshold
+    assert beside.pixel_threshold == alone.pixel_threshold
+
+
+def test_every_validation_starts_anew():
+    post_processor = validated([normal_batch(torch.tensor([0.8, 0.9, 0.7]))], false_positive_rate=0.01)
+    scores = torch.tensor([0.1, 0.12, 0.2])
+    post_processor.on_validation_batch_end(None, None, normal_batch(scores))
+    post_processor.on_validation_epoch_end(None, None)
+    expected = validated([normal_batch(scores)], false_positive_rate=0.01)
+    assert post_processor.image_threshold == expected.image_threshold
+
+
+def test_too_few_normal_images_are_named():
+    with pytest.warns(UserWarning, match=r"Expected at least 2 normal .* got 1: there is no threshold"):
+        post_processor = validated([normal_batch(torch.tensor([0.1]))], false_positive_rate=0.01)
+    assert torch.isnan(post_processor.image_threshold)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.6, -1])
+def test_bad_rates_are_refused(rate):
+    with pytest.raises(ValueError, match=r"Expected false_positive_rate in \(0, 0.5\], got"):
+        OddsPostProcessor(false_positive_rate=rate)

@@ -7,6 +7,7 @@ import torch
 from conftest import make_parts
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp import LampAE
@@ -17,6 +18,13 @@ SMALL = {"width": 4, "depth": 3, "image_size": 64}
 
 def small_model(**arguments):
     return LampAE(**{**SMALL, "max_steps": 4, "seed": 0, "visualizer": False, **arguments})
+
+
+def raw_predictions(model, loader):
+    """Return what the model itself predicts, before post-processing."""
+    model.eval()
+    with torch.no_grad():
+        return [model.model(model.pre_processor.transform(batch.image)) for batch in loader]
 
 
 class CountValidations(Callback):
@@ -209,6 +217,18 @@ class TestResults:
         assert dict(loaded.hparams)["map_metric"] == "ssim"
         assert torch.equal(before.pred_score, after.pred_score)
         assert torch.equal(before.anomaly_map, after.anomaly_map)
+
+    def test_thresholds_from_good_images_alone(self, make_engine, parts_root):
+        parts = make_parts(parts_root, val_split_mode="from_train", val_split_ratio=0.5)
+        engine = make_engine()
+        engine.fit(small_model(false_positive_rate=0.1), datamodule=parts)
+        checkpoint = LampAE.load_from_checkpoint(engine.best_model_path)
+        assert checkpoint.post_processor.false_positive_rate == 0.1
+        scores = torch.cat([batch.pred_score for batch in raw_predictions(checkpoint, parts.val_dataloader())])
+        log_odds = torch.logit(scores.double().flatten())
+        width = student.ppf(0.9, len(log_odds) - 1) * (1 + 1 / len(log_odds)) ** 0.5
+        expected = torch.sigmoid(log_odds.mean() + width * log_odds.std()).item()
+        assert checkpoint.post_processor.image_threshold.item() == pytest.approx(expected, abs=1e-4)
 
     def test_resumes_an_interrupted_training(self, make_engine, parts):
         engine = make_engine()

@@ -18,6 +18,7 @@ from torch import Tensor
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, seeded_weights
 from anomalib_lamp.optim import configure_optimizer
+from anomalib_lamp.post_processing import OddsPostProcessor
 
 from .augmentation import AUGMENTATIONS
 from .fine_tuning import FineTuning
@@ -59,6 +60,10 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         check_every: Steps between two looks at the held-out images.
         patience: How many looks in a row may show nothing better before fine-tuning stops.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
+        false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
+            come from normal validation images alone, and no defects are needed; have the datamodule split some off:
+            ``--data.val_split_mode from_train``. ``null`` takes the thresholds of the best F1 (anomalib's), which needs
+            defects among the validation images. Not used if a ``post_processor`` is given.
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, held-out images, augmentations and shuffling; two runs with the same seed give identical
             weights on the CPU. ``null`` takes torch's global state.
@@ -97,6 +102,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         check_every: int = 10,
         patience: int = 3,
         smoothing: float = 4.0,
+        false_positive_rate: float | None = None,
         image_size: int = 256,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
@@ -106,6 +112,8 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
     ) -> None:
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((image_size, image_size))
+        if post_processor is True:
+            post_processor = OddsPostProcessor(false_positive_rate)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,

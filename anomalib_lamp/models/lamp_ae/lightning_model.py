@@ -19,6 +19,7 @@ from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
+from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .calibration import CALIBRATIONS, METRICS, POOLINGS, Choice, calibrate
@@ -70,6 +71,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         pooling: How the image score is taken from the map: ``max``, ``topk`` (mean of the largest), ``mean``, or
             ``auto``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
+        false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
+            come from normal validation images alone, and no defects are needed; have the datamodule split some off:
+            ``--data.val_split_mode from_train``. ``null`` takes the thresholds of the best F1 (anomalib's), which needs
+            defects among the validation images. Not used if a ``post_processor`` is given.
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
             ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores. If
@@ -118,6 +123,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         calibration: str = "auto",
         pooling: str = "max",
         topk_fraction: float = 0.001,
+        false_positive_rate: float | None = None,
         image_size: int = 192,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
@@ -127,6 +133,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     ) -> None:
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((image_size, image_size))
+        if post_processor is True:
+            post_processor = OddsPostProcessor(false_positive_rate)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
