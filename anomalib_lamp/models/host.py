@@ -53,12 +53,14 @@ class HostMixin(LightningModule):
         max_steps: Training budget in optimisation steps, used if the trainer was given none.
         seed: Seed of shuffling and training, or ``None`` for torch's global state.
         validations: How many validations are spread over a training that is limited by steps.
+        default_image_size: Side, in pixels, of the square that images are resized to unless told otherwise.
     """
 
     model: nn.Module
     max_steps: int
     seed: int | None
     validations: int = 10
+    default_image_size: int = 256
 
     def setup(self, stage: str) -> None:
         """Before fitting, apply the model's training budget unless the trainer was given one."""
@@ -143,14 +145,15 @@ class HostMixin(LightningModule):
         """Return the learning type: images without defects only."""
         return LearningType.ONE_CLASS
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+    @classmethod
+    def configure_pre_processor(cls, image_size: tuple[int, int] | None = None) -> PreProcessor:
         """Return a pre-processor that resizes as exported models do (no antialiasing) and keeps images in [0, 1].
 
         Args:
-            image_size: Height and width in pixels; 256 x 256 if not given.
+            image_size: Height and width in pixels; a square of the model's default size if not given.
         """
-        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=False)]))
+        size = image_size or (cls.default_image_size, cls.default_image_size)
+        return PreProcessor(transform=Compose([Resize(size, antialias=False)]))
 
     def configure_post_processor(self) -> PostProcessor:
         """Return a post-processor that normalises without clipping."""

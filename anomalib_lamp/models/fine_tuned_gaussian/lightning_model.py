@@ -103,7 +103,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         patience: int = 3,
         smoothing: float = 4.0,
         false_positive_rate: float | None = None,
-        image_size: int = 256,
+        image_size: int = HostMixin.default_image_size,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,

@@ -97,6 +97,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     """
 
     validations = 4
+    default_image_size = 192
     held_out_fraction = 0.125
     held_out_at_least = 4
     held_out_at_most = 40
@@ -124,7 +125,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         pooling: str = "max",
         topk_fraction: float = 0.001,
         false_positive_rate: float | None = None,
-        image_size: int = 192,
+        image_size: int = default_image_size,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -264,7 +265,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and its schedule over the steps that the trainer will take."""
-        height, width = self.input_size or (256, 256)
+        height, width = self.input_size or (self.default_image_size, self.default_image_size)
         elements = 3 * height * width if self.loss.reduction == "sum" else 1
         return configure_optimizer(
             self.model.parameters(),
