@@ -50,7 +50,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     location_spread: Tensor
     normal_level: Tensor
 
-    def __init__(self, metric: str = "ssim+msgms", sigma: float = 5.0, calibration: str = "none") -> None:
+    def __init__(self, metric: str = "ssim+msgms", sigma: float = 2.5, calibration: str = "none") -> None:
         super().__init__()
         metrics = metric.split("+")
         if not set(metrics) <= set(ERRORS):

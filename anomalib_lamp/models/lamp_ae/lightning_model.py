@@ -97,7 +97,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     """
 
     validations = 4
-    default_image_size = 192
+    default_image_size = 128
     held_out_fraction = 0.125
     held_out_at_least = 4
     held_out_at_most = 40
@@ -120,7 +120,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         max_steps: int = 600,
         mixed_precision: bool = True,
         map_metric: str = "ssim+msgms",
-        smoothing: float = 5.0,
+        smoothing: float = 2.5,
         calibration: str = "auto",
         pooling: str = "max",
         topk_fraction: float = 0.001,

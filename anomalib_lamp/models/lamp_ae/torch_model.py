@@ -12,7 +12,7 @@ from anomalib_lamp.functional import at_least_float32
 from .anomaly_map import AnomalyMapGenerator, pool_score
 
 MAX_CHANNELS = 512
-FINEST_SKIP = 2  # number of halvings less one
+FINEST_SKIP = 1  # number of halvings less one
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -67,13 +67,13 @@ class Autoencoder(nn.Module):
 class UNet(nn.Module):
     """U-Net that works from half resolution downwards, with a dilated middle for a large receptive field.
 
-    Skip connections begin at an eighth of the resolution: finer ones would copy every detail, the anomalous ones too.
+    Skip connections begin at a quarter of the resolution: finer ones would copy every detail, the anomalous ones too.
 
     Args:
         width: Channels at half resolution; they double with every halving, up to 512.
         depth: Number of halvings.
-        skip_connections: Whether features of the way down join those of the same size on the way up, from an eighth of
-            the resolution down, so from a depth of 4. Without them the whole image has to pass the smallest feature
+        skip_connections: Whether features of the way down join those of the same size on the way up, from a quarter of
+            the resolution down, so from a depth of 3. Without them the whole image has to pass the smallest feature
             map.
 
     Shape:
@@ -160,7 +160,7 @@ class LampAEModel(nn.Module):
         skip_connections: bool = True,
         latent_channels: int = 64,
         map_metric: str = "ssim+msgms",
-        smoothing: float = 5.0,
+        smoothing: float = 2.5,
         calibration: str = "none",
         pooling: str = "max",
         topk_fraction: float = 0.001,
