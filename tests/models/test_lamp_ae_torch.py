@@ -218,7 +218,8 @@ def test_calibration_is_not_chosen_where_normal_errors_wander(model_with_a_weak_
         for calibration in ("none", "location")
     }
     best = calibrate(model_with_a_weak_place, images)
-    assert best.quality == pytest.approx(max(judged.values()))
+    clearly = judged["none"] > judged["location"] + 0.02
+    assert best.calibration == ("none" if clearly else "location")
     assert judged[best.calibration] == best.quality
 
 

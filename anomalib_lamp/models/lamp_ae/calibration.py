@@ -18,6 +18,7 @@ CALIBRATIONS = ("none", "location")
 POOLINGS = ("max", "topk")
 SMALL = (0.0015, 0.05)  # areas of the defects to tell normal images from, as fractions of the image
 VISIBLE = 0.03  # mean difference over channels from which a pixel counts as damaged
+CLEARLY = 0.02  # how much better a map must be on damaged copies to be preferred to a calibrated one
 CHUNK = 16
 
 
@@ -56,7 +57,8 @@ def calibrate(
 
     Each candidate has to tell normal images from the same images with one small damaged region. Location statistics
     come from one half of the images when the other half is judged, so a calibration that only fits the images it was
-    made from gains nothing. No test image is needed. The damage is always the same, whatever torch's generators hold.
+    made from gains nothing. Still, a calibrated map is preferred unless another is clearly better. No test image is
+    needed. The damage is always the same, whatever torch's generators hold.
 
     Args:
         model: Trained model in evaluation mode; changed in place.
@@ -87,12 +89,17 @@ def calibrate(
                     model, metric, calibrations, poolings, (clean, normal), (repaired, damaged), masks
                 )
             ),
-            key=lambda candidate: candidate.quality or 0,
+            key=_merit,
         )
     maps = model.anomaly_map_generator
     maps.metric, maps.calibration, model.pooling = choice.metric, choice.calibration, choice.pooling
     maps.calibrate(maps.errors(clean, normal))
     return choice
+
+
+def _merit(choice: Choice) -> float:
+    """Return the quality, with an advantage for calibrated maps: real defects are fainter than the damage here."""
+    return (choice.quality or 0) + CLEARLY * (choice.calibration == "location")
 
 
 def _damage(images: Tensor, kinds: Sequence[str] | None) -> Tensor:
