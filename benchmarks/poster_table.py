@@ -5,7 +5,6 @@ python benchmarks/poster_table.py results/compare/poster_mnist mnist > table.md 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -19,36 +18,14 @@ from anomalib_lamp.benchmark.statistics import Comparison, compare
 POSTER = Path(__file__).parent / "poster"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the poster.
-
-    Attributes:
-        columns: Columns of the poster's CSV file that name a row.
-        row_of: Returns what a job has in these columns.
-        task_of: Returns which of the tasks that a row is the mean of a job belongs to.
-    """
-
-    columns: tuple[str, ...]
-    row_of: Callable[[Record], tuple]
-    task_of: Callable[[Record], str]
-
-
 def of_data(record: Record, argument: str) -> object:
     return record.config["data"]["init_args"][argument]
 
 
-TABLES = {
-    "mvtec": Table(
-        columns=("category", "base_loss", "optimizer"),
-        row_of=lambda record: (of_data(record, "category"), record.grid["base_loss"], record.grid["optimizer"]),
-        task_of=lambda record: str(of_data(record, "category")),
-    ),
-    "mnist": Table(
-        columns=("batch_size",),
-        row_of=lambda record: (of_data(record, "train_batch_size"),),
-        task_of=lambda record: str(of_data(record, "normal_digit")),
-    ),
+# What a job has in the columns that name a row of the poster's table.
+ROW_OF: dict[str, Callable[[Record], tuple]] = {
+    "mvtec": lambda record: (of_data(record, "category"), record.grid["base_loss"], record.grid["optimizer"]),
+    "mnist": lambda record: (of_data(record, "train_batch_size"),),
 }
 
 
@@ -59,34 +36,34 @@ def main(results: Path, table: Literal["mvtec", "mnist"]) -> None:
         results: Folder of the sweep or its results.jsonl.
         table: Which table of the poster.
     """
-    layout, records = TABLES[table], finished(read_records(results))
+    row_of, records = ROW_OF[table], finished(read_records(results))
     poster = pd.read_csv(POSTER / f"{table}.csv")
-    head = [*layout.columns, "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
+    head = [*poster.columns[:-2], "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for *names, base, lamp in poster[[*layout.columns, "base", "lamp"]].itertuples(index=False):
-        of_row = [record for record in records if layout.row_of(record) == tuple(names)]
+    for *names, base, lamp in poster.itertuples(index=False):
+        of_row = [record for record in records if row_of(record) == tuple(names)]
         if of_row:
-            print(f"| {' | '.join(map(str, [*names, *figures(of_row, layout), base, lamp]))} |")
-    print(f"\n{in_words(difference(records, layout))}")
+            print(f"| {' | '.join(map(str, [*names, *figures(of_row, row_of), base, lamp]))} |")
+    print(f"\n{in_words(difference(records, row_of))}")
 
 
-def figures(records: list[Record], layout: Table) -> list[str]:
+def figures(records: list[Record], row_of: Callable[[Record], tuple]) -> list[str]:
     """Return a row's means without and with amplification, their difference and its interval, the number of pairs."""
     means = []
     for amplify in (False, True):
         values = [record.metrics.image_AUROC for record in records if record.grid["amplify"] is amplify]
         means.append(f"{fmean(values):.3f}" if values else "")
-    paired = difference(records, layout)
+    paired = difference(records, row_of)
     return [*means, interval(paired), str(paired.pairs)] if paired else [*means, "", "0"]
 
 
-def difference(records: list[Record], layout: Table) -> Comparison | None:
-    """Return LAMP against its base, paired by task, row and seed; nothing without a pair."""
+def difference(records: list[Record], row_of: Callable[[Record], tuple]) -> Comparison | None:
+    """Return LAMP against its base, paired by data, row and seed; nothing without a pair."""
     renamed = [
         record.model_copy(
             update={
                 "model": "LAMP" if record.grid["amplify"] else "base",
-                "data": f"{layout.task_of(record)} {layout.row_of(record)}",
+                "data": f"{record.data} {row_of(record)}",
             }
         )
         for record in records

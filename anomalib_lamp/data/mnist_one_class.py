@@ -1,17 +1,16 @@
 """MNISTOneClass: one digit is normal, the nine others are anomalous."""
 
 import logging
-import shutil
-import uuid
 from pathlib import Path
 
-import cv2
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import LabelName, Split, TestSplitMode, ValSplitMode
 from pandas import DataFrame
 from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import Transform
+
+from .files import write_png, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +129,10 @@ class MNISTOneClass(AnomalibDataModule):
             return
         splits = {"train": self._read(train=True), "test": self._read(train=False)}
         logger.info("Writing the 70,000 digits of MNIST to %s.", self.folder)
-        # Written aside and renamed at the end: a killed run leaves no half data set.
-        unfinished = self.root / f".{self.folder.name}-{uuid.uuid4().hex}"
         try:
-            for split, mnist in splits.items():
-                _write(mnist, unfinished / split)
-            unfinished.replace(self.folder)
+            with written_aside(self.folder) as unfinished:
+                for split, mnist in splits.items():
+                    _write(mnist, unfinished / split)
         except OSError as error:
             if self.folder.is_dir():  # another process wrote the same meanwhile
                 return
@@ -144,8 +141,6 @@ class MNISTOneClass(AnomalibDataModule):
                 f"Choose a root that you may write to, and link {self.root / 'MNIST'} into it."
             )
             raise OSError(msg) from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _read(self, *, train: bool) -> MNIST:
         """Return one split as torchvision reads it, downloaded if it is missing."""
@@ -169,8 +164,5 @@ class MNISTOneClass(AnomalibDataModule):
 
 def _write(mnist: MNIST, folder: Path) -> None:
     """Write every image to ``<folder>/<digit>/<index>.png``."""
-    for digit in range(10):
-        (folder / str(digit)).mkdir(parents=True)
     for index, (image, digit) in enumerate(zip(mnist.data.numpy(), mnist.targets.tolist(), strict=True)):
-        path = folder / str(digit) / f"{index:05}.png"
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+        write_png(folder / str(digit) / f"{index:05}.png", image)

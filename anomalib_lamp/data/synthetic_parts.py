@@ -2,18 +2,16 @@
 
 import json
 import logging
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
-import cv2
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
-from .drawing import DEFECTS, DRAWING_VERSION, PARTS, Array, draw_defective, draw_good
+from .drawing import DEFECTS, DRAWING_VERSION, PARTS, draw_defective, draw_good
+from .files import write_png, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -134,16 +132,12 @@ class SyntheticParts(AnomalibDataModule):
         if self._is_drawn(folder):
             return
         logger.info("Drawing %s into %s, about ten seconds for the default number of images.", self.category, folder)
-        # Drawn aside and renamed at the end: a killed drawing leaves no half data set.
-        unfinished = self.root / f".{self.category}-{uuid.uuid4().hex}"
         try:
-            self._draw(unfinished)
-            unfinished.replace(folder)
+            with written_aside(folder) as unfinished:
+                self._draw(unfinished)
         except OSError:
             if not self._is_drawn(folder):  # otherwise another process drew the same meanwhile
                 raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _is_drawn(self, folder: Path) -> bool:
         if not folder.is_dir() or not any(folder.iterdir()):
@@ -163,19 +157,14 @@ class SyntheticParts(AnomalibDataModule):
         seed, size = asked["drawing_seed"], asked["size"]
         for split, number in (("train", asked["num_train"]), ("test", asked["num_test_good"])):
             for i in range(number):
-                _write(folder / split / "good" / f"{i:03}.png", draw_good(self.category, split, i, seed, size))
+                write_png(folder / split / "good" / f"{i:03}.png", draw_good(self.category, split, i, seed, size))
         for defect in DEFECTS:
             for i in range(asked["num_test_per_defect"]):
                 _, image, mask = draw_defective(self.category, defect, i, seed, size)
-                _write(folder / "test" / defect / f"{i:03}.png", image)
-                _write(folder / "ground_truth" / defect / f"{i:03}_mask.png", mask)
+                write_png(folder / "test" / defect / f"{i:03}.png", image)
+                write_png(folder / "ground_truth" / defect / f"{i:03}_mask.png", mask)
         (folder / "drawn.json").write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
 
     def _setup(self, _stage: str | None = None) -> None:
         self.train_data = MVTecADDataset(root=self.root, category=self.category, split=Split.TRAIN)
         self.test_data = MVTecADDataset(root=self.root, category=self.category, split=Split.TEST)
-
-
-def _write(path: Path, image: Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1].tobytes())

@@ -155,6 +155,10 @@ class HostMixin(LightningModule):
         size = image_size or (cls.default_image_size, cls.default_image_size)
         return PreProcessor(transform=Compose([Resize(size, antialias=False)]))
 
-    def configure_post_processor(self) -> PostProcessor:
-        """Return a post-processor that normalises without clipping."""
-        return OddsPostProcessor()
+    def configure_post_processor(self, false_positive_rate: float | None = None) -> PostProcessor:
+        """Return a post-processor that normalises without clipping.
+
+        Args:
+            false_positive_rate: Fraction of normal images that may be called anomalous; ``None`` for the best F1.
+        """
+        return OddsPostProcessor(false_positive_rate)

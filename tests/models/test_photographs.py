@@ -31,7 +31,7 @@ def photograph(width=80, height=80, mode="RGB", scratch=False):
 def folder(root, train, test=None):
     """Return a datamodule of photographs: arguments of `photograph` for training images, and for test images."""
     for name, images in {"good": train, "good_test": test or train[:2], "bad": test or train[:2]}.items():
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
         for index, arguments in enumerate(images):
             image = photograph(**arguments, scratch=name == "bad")
             image.save(root / name / f"{index:03}.png", compress_level=1)
@@ -62,7 +62,6 @@ def folder(root, train, test=None):
     ],
 )
 def test_photographs_are_learnt_and_scored(model, photographs, make_engine, tmp_path):
-    (tmp_path / "data").mkdir()
     data = folder(tmp_path / "data", photographs)
     trained = MODELS[model]()
     metrics = make_engine().train(trained, datamodule=data)[0]
@@ -78,7 +77,6 @@ def test_photographs_are_learnt_and_scored(model, photographs, make_engine, tmp_
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_single_training_image_is_learnt_with_a_warning(model, make_engine, tmp_path, caplog):
-    (tmp_path / "data").mkdir()
     data = folder(tmp_path / "data", [{}], test=[{}] * 3)
     if model == "LampAE":
         with pytest.warns(UserWarning, match="Too few training images to hold some out"):
@@ -91,7 +89,6 @@ def test_a_single_training_image_is_learnt_with_a_warning(model, make_engine, tm
 
 def test_formats_of_one_part_give_one_score(tmp_path, make_engine):
     """A grey photograph scores the same whether it is saved as grey, as colour or with an opaque alpha channel."""
-    (tmp_path / "data").mkdir()
     model = MODELS["LampAE"]()
     make_engine().fit(model, datamodule=folder(tmp_path / "data", [{}] * 8))
     grey = photograph(mode="L", scratch=True)

@@ -18,7 +18,6 @@ from torch import Tensor
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, seeded_weights
 from anomalib_lamp.optim import configure_optimizer
-from anomalib_lamp.post_processing import OddsPostProcessor
 
 from .augmentation import AUGMENTATIONS
 from .fine_tuning import FineTuning
@@ -113,7 +112,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((image_size, image_size))
         if post_processor is True:
-            post_processor = OddsPostProcessor(false_positive_rate)
+            post_processor = self.configure_post_processor(false_positive_rate)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,

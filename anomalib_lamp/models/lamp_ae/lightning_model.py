@@ -19,7 +19,6 @@ from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
-from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .calibration import CALIBRATIONS, METRICS, POOLINGS, Choice, calibrate
@@ -135,7 +134,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((image_size, image_size))
         if post_processor is True:
-            post_processor = OddsPostProcessor(false_positive_rate)
+            post_processor = self.configure_post_processor(false_positive_rate)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
