@@ -16,10 +16,11 @@ from lightning import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from anomalib_lamp.models.in_memory import TrainingImagesInMemory
 from anomalib_lamp.post_processing import OddsPostProcessor
+from anomalib_lamp.pre_processing import AntialiasedPreProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +148,13 @@ class HostMixin(LightningModule):
 
     @classmethod
     def configure_pre_processor(cls, image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Return a pre-processor that resizes as exported models do (no antialiasing) and keeps images in [0, 1].
+        """Return a pre-processor that resizes, in exported models alike, and keeps images in [0, 1].
 
         Args:
             image_size: Height and width in pixels; a square of the model's default size if not given.
         """
         size = image_size or (cls.default_image_size, cls.default_image_size)
-        return PreProcessor(transform=Compose([Resize(size, antialias=False)]))
+        return AntialiasedPreProcessor(Resize(size))
 
     def configure_post_processor(self, false_positive_rate: float | None = None) -> PostProcessor:
         """Return a post-processor that normalises without clipping.
