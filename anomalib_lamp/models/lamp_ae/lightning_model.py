@@ -116,7 +116,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "cosine",
-        max_steps: int = 600,
+        max_steps: int = 1000,
         mixed_precision: bool = True,
         map_metric: str = "ssim+msgms",
         smoothing: float = 2.5,
