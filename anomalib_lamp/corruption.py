@@ -71,9 +71,9 @@ class Corruption(nn.Module):
         for _ in range(self.regions):
             filling = FILLINGS[self.kinds[_integer(0, len(self.kinds))]](images)
             mask = _hairlines(images) if torch.rand(()) < 0.3 else _blob(images, *self.areas)
-            opacity = self.strength * _uniform(images, 0.25, 1.0) * (_uniform(images, 0, 1) < 2 / 3)
+            opacity = self.strength * uniform(images, 0.25, 1.0) * (uniform(images, 0, 1) < 2 / 3)
             damaged = torch.lerp(damaged, filling.clamp(0, 1), opacity * mask)
-        noise = self.strength * self.noise * _uniform(images, 0, 1) * torch.randn_like(images)
+        noise = self.strength * self.noise * uniform(images, 0, 1) * torch.randn_like(images)
         return (damaged + noise).clamp(0, 1)
 
 
@@ -82,7 +82,7 @@ def _integer(low: int, high: int) -> int:
     return int(torch.randint(low, high, ()).item())
 
 
-def _uniform(images: Tensor, low: float, high: float) -> Tensor:
+def uniform(images: Tensor, low: float, high: float) -> Tensor:
     """Draw one number for each image, (N, 1, 1, 1)."""
     return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device)
 
@@ -98,15 +98,15 @@ def _field(images: Tensor) -> Tensor:
 
 def _blob(images: Tensor, smallest: float, largest: float) -> Tensor:
     """Draw regions where smooth noise is high, of a size between two fractions of the image."""
-    area = _uniform(images, math.log(smallest), math.log(largest)).exp()
-    threshold = torch.special.ndtri(1 - area)
+    area = uniform(images, math.log(smallest), math.log(largest)).exp()
+    threshold = math.sqrt(2) * torch.erfinv(1 - 2 * area)  # exceeded by a normal variable with probability `area`
     return (_field(images) > threshold).to(images.dtype)
 
 
 def _hairlines(images: Tensor) -> Tensor:
     """Draw thin pieces of the contour lines of smooth noise."""
-    line = _field(images).abs() < _uniform(images, 0.02, 0.12)
-    piece = _field(images) > _uniform(images, 0.3, 1.5)
+    line = _field(images).abs() < uniform(images, 0.02, 0.12)
+    piece = _field(images) > uniform(images, 0.3, 1.5)
     return (line & piece).to(images.dtype)
 
 
@@ -129,7 +129,7 @@ def _swap(images: Tensor) -> Tensor:
 
 def _recolour(images: Tensor) -> Tensor:
     tint = 0.1 * torch.randn(*images.shape[:2], 1, 1, device=images.device)
-    return images * _uniform(images, 0.5, 1.6) + _uniform(images, -0.3, 0.3) + tint
+    return images * uniform(images, 0.5, 1.6) + uniform(images, -0.3, 0.3) + tint
 
 
 FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {

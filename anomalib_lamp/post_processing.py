@@ -1,5 +1,7 @@
 """Post-processing that normalises scores without clipping them, and thresholds that need no defects."""
 
+from typing import Any
+
 import torch
 from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
@@ -55,12 +57,13 @@ class NormalThreshold(Metric):
 
     def compute(self) -> Tensor:
         """Return the threshold, or NaN for fewer than two normal images."""
-        log_odds = dim_zero_cat(self.log_odds) if self.log_odds else torch.zeros(0)
+        log_odds = dim_zero_cat(self.log_odds) if len(self.log_odds) else torch.zeros(0)  # synchronised: one tensor
         count = len(log_odds)
         if count < 2:
             rank_zero_warn(
                 f"Expected at least 2 normal validation images for a false positive rate, got {count}: there is no "
-                "threshold. Split some off the training images: --data.val_split_mode from_train."
+                "threshold. Split some off the training images: --data.val_split_mode from_train "
+                "--data.val_split_ratio 0.2."
             )
             return torch.tensor(torch.nan)
         deviations = student.ppf(1 - self.false_positive_rate, count - 1) * (1 + 1 / count) ** 0.5
@@ -112,9 +115,21 @@ class OddsPostProcessor(PostProcessor):
             pixel_sensitivity=pixel_sensitivity,
         )
         self.false_positive_rate = false_positive_rate
-        if false_positive_rate is not None:
-            self._image_threshold_metric = NormalThreshold("pred_score", false_positive_rate)  # type: ignore[assignment]
-            self._pixel_threshold_metric = NormalThreshold("anomaly_map", false_positive_rate)  # type: ignore[assignment]
+        self._set_threshold_metrics()
+
+    def _set_threshold_metrics(self) -> None:
+        if self.false_positive_rate is not None:
+            self._image_threshold_metric = NormalThreshold("pred_score", self.false_positive_rate)  # type: ignore[assignment]
+            self._pixel_threshold_metric = NormalThreshold("anomaly_map", self.false_positive_rate)  # type: ignore[assignment]
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore what ``checkpoint_config`` returned.
+
+        Args:
+            config: The configuration.
+        """
+        super().load_checkpoint_config(config)
+        self._set_threshold_metrics()
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:

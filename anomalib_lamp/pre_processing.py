@@ -6,6 +6,7 @@ import torch
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Resize, Transform
 
 
@@ -16,11 +17,9 @@ class AntialiasedPreProcessor(PreProcessor):
     otherwise than the model did in training. This one's exported form differs by rounding errors only.
 
     Args:
-        transform: Transform of images (N, 3, H, W) in [0, 1]. A :class:`~torchvision.transforms.v2.Resize`, alone or
-            in a :class:`~torchvision.transforms.v2.Compose`, must give height and width.
-
-    Raises:
-        ValueError: If the transform resizes the shorter side only.
+        transform: Transform of images (N, 3, H, W) in [0, 1]. What is said above holds for bilinear resizing to a
+            height and a width, alone or in a :class:`~torchvision.transforms.v2.Compose`; the rest is exported as
+            anomalib does it.
 
     Example:
         >>> pre_processor = AntialiasedPreProcessor(Resize((64, 64)))
@@ -96,12 +95,15 @@ def interpolation(size: int, new_size: int, like: Tensor) -> Tensor:
 
 
 def exportable(transform: Transform | None) -> nn.Module | None:
-    """Return a transform that can be exported, with every resizing replaced by :class:`ExportableResize`."""
-    if isinstance(transform, Resize):
-        if len(transform.size or ()) != 2:
-            msg = f"Expected a Resize to height and width, such as Resize((256, 256)), got Resize({transform.size})."
-            raise ValueError(msg)
+    """Return a transform that can be exported, with antialiased resizing replaced by :class:`ExportableResize`."""
+    if isinstance(transform, Resize) and _can_be_replaced(transform):
         return ExportableResize(*transform.size)
     if isinstance(transform, Compose):
         return Compose([exportable(step) for step in transform.transforms])
     return get_exportable_transform(transform)
+
+
+def _can_be_replaced(resize: Resize) -> bool:
+    """Return whether :class:`ExportableResize` does the same."""
+    is_bilinear = resize.interpolation in (InterpolationMode.BILINEAR, InterpolationMode.BILINEAR.value)
+    return is_bilinear and bool(resize.antialias) and len(resize.size or ()) == 2

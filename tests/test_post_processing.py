@@ -153,3 +153,25 @@ def test_too_few_normal_images_are_named():
 def test_bad_rates_are_refused(rate):
     with pytest.raises(ValueError, match=r"Expected false_positive_rate in \(0, 0.5\], got"):
         OddsPostProcessor(false_positive_rate=rate)
+
+
+def test_scores_gathered_from_several_processes_count_alike():
+    """When torchmetrics synchronises processes, the list of a state becomes one tensor."""
+    scores = torch.tensor([0.1, 0.12, 0.2, 0.15, 0.11])
+    metric = NormalThreshold("pred_score", 0.05)
+    metric.update(normal_batch(scores))
+    alone = metric.compute()
+    gathered = NormalThreshold("pred_score", 0.05)
+    gathered.update(normal_batch(scores))
+    gathered.log_odds = torch.cat(gathered.log_odds)
+    assert gathered.compute() == alone
+
+
+def test_a_restored_rate_holds_in_the_next_validation():
+    batches = [normal_batch(torch.tensor([0.1, 0.12, 0.2, 0.15, 0.11]))]
+    saved = validated(batches, false_positive_rate=0.05)
+    restored = OddsPostProcessor()
+    restored.load_checkpoint_config(saved.checkpoint_config())
+    restored.on_validation_batch_end(None, None, batches[0])
+    restored.on_validation_epoch_end(None, None)
+    assert restored.image_threshold == saved.image_threshold

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import Compose, Normalize, Resize
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_lamp.pre_processing import AntialiasedPreProcessor, ExportableResize
 
@@ -43,6 +44,18 @@ def test_a_checkpoint_restores_both_forms():
     torch.testing.assert_close(restored(images), restored.transform(images), atol=2e-6, rtol=0)
 
 
-def test_resizing_of_the_shorter_side_is_refused():
-    with pytest.raises(ValueError, match=r"Expected a Resize to height and width"):
-        AntialiasedPreProcessor(Resize(64))
+@pytest.mark.parametrize(
+    "resize",
+    [Resize(64), Resize((64, 64), antialias=False), Resize((64, 64), interpolation=InterpolationMode.BICUBIC)],
+)
+def test_any_other_resizing_is_exported_as_anomalib_does(resize):
+    images = torch.rand(1, 3, 100, 80)
+    assert torch.equal(AntialiasedPreProcessor(resize)(images), PreProcessor(resize)(images))
+
+
+def test_a_checkpoint_of_an_ordinary_pre_processor_is_taken_over():
+    saved = PreProcessor(Compose([Resize(64), CenterCrop(48)]))
+    restored = AntialiasedPreProcessor(Resize((64, 64)))
+    restored.load_checkpoint_config(saved.checkpoint_config())
+    images = torch.rand(1, 3, 100, 80)
+    assert torch.equal(restored(images), saved(images))

@@ -11,6 +11,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning import seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
 
 from .measure import (
     TestPredictions,
@@ -104,7 +105,7 @@ def _prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = instantiate(job.config["data"])
     datamodule.prepare_data()
-    datamodule.setup()
+    datamodule.setup(TrainerFn.FITTING)  # as the trainer calls it; otherwise it would draw again
     seed_everything(job.seed, workers=True, verbose=False)
     return datamodule, instantiate(job.config["model"])
 

@@ -1,6 +1,5 @@
 """What is measured of a trained model: quality from unclipped scores, latency apart from everything else, memory."""
 
-import resource
 import sys
 import tempfile
 import time
@@ -165,8 +164,12 @@ def exported_mib(model: AnomalibModule) -> float:
         return sum(file.stat().st_size for file in Path(folder).rglob("*.pt")) / MIB
 
 
-def peak_rss_mib() -> float:
-    """Return the largest resident memory that this process has had, in MiB."""
+def peak_rss_mib() -> float | None:
+    """Return the largest resident memory that this process has had, in MiB, or ``None`` where Python cannot tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
 

@@ -55,7 +55,7 @@ class Cost(_Strict):
     total_seconds: float = Field(ge=0)
     epochs: int = Field(ge=0)
     steps: int = Field(ge=0)
-    peak_rss_mib: float = Field(gt=0)
+    peak_rss_mib: float | None = Field(default=None, gt=0)
     peak_gpu_mib: float | None = Field(default=None, ge=0)
     parameters: int = Field(ge=0)
     exported_mib: float | None = Field(default=None, gt=0)
@@ -226,11 +226,12 @@ def write_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def finished(records: Iterable[Record]) -> list[Record]:

@@ -158,7 +158,7 @@ class _Reader:
         return list({job.id: job for job in jobs}.values())
 
     def _load(self) -> dict[str, Any]:
-        text = self.path.read_text()
+        text = self.path.read_text(encoding="utf-8")
         try:
             spec = yaml.safe_load(text)
             self.lines = dict(_lines(yaml.compose(text)))

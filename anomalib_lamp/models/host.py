@@ -100,6 +100,7 @@ class HostMixin(LightningModule):
         """Seed shuffling and training."""
         if self.seed is not None:
             seed_everything(self.seed, workers=True, verbose=False)
+            torch.manual_seed(self.seed + self.global_rank)  # every process damages its images in its own way
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """After the last step, ask to stop."""

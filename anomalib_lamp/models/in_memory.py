@@ -10,7 +10,7 @@ from anomalib.data.datasets.base.image import AnomalibDataset
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.progress import track
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms.v2 import Resize
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class TrainingImagesInMemory(Callback):
         if stage != "fit" or not isinstance(datamodule, AnomalibDataModule):
             return
         loader = datamodule.train_dataloader()
-        if not can_be_kept(loader.dataset):
+        if not is_plain(loader) or not can_be_kept(loader.dataset):
             return
         items = read(loader.dataset, loader.num_workers, progress_bar=trainer.progress_bar_callback is not None)
         in_memory: DataLoader = DataLoader(
@@ -62,6 +62,11 @@ class TrainingImagesInMemory(Callback):
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Do the same if the fit breaks off."""
         self.teardown(*args, **kwargs)
+
+
+def is_plain(loader: DataLoader) -> bool:
+    """Return whether a data loader gives shuffled batches of one size, as anomalib's do."""
+    return type(loader.sampler) is RandomSampler and loader.batch_size is not None and not loader.drop_last
 
 
 def can_be_kept(dataset: Any) -> bool:

@@ -10,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from anomalib.engine import Engine
 from conftest import SMALL_PARTS
 from lightning import seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from sklearn.metrics import f1_score, roc_auc_score
 
 from anomalib_lamp.benchmark.executors import Event, LocalExecutor, RayExecutor
+from anomalib_lamp.benchmark.job import _prepare
 from anomalib_lamp.benchmark.progress import Progress
 from anomalib_lamp.benchmark.records import ResultFolder, read_records
 from anomalib_lamp.benchmark.runner import compare
-from anomalib_lamp.benchmark.spec import SpecError, instantiate, read_spec
+from anomalib_lamp.benchmark.spec import Job, SpecError, instantiate, read_spec
 from anomalib_lamp.benchmark.worker import work_on
 
 LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
@@ -106,6 +109,22 @@ def test_metrics_are_those_of_the_scores(sweep):
         truth, scores = zip(*((image.anomalous, image.score) for image in record.images), strict=True)
         assert len(truth) == len({image.path for image in record.images})
         assert record.metrics.image_AUROC == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
+
+
+def test_validation_anomalies_depend_on_the_seed_alone(sweep):
+    """Whatever a model draws, the trainer's own set-up changes nothing."""
+    folder, _ = sweep
+    drawn = []
+    for model in ("lamp_ae", "padim"):
+        record = record_of(folder, model)
+        job = Job(record.data, model, {}, record.seed, "random", record.config, 1)
+        datamodule, _model = _prepare(job)
+        before = list(datamodule.val_data.samples.image_path)
+        torch.rand(1)
+        datamodule.setup(TrainerFn.FITTING)
+        assert list(datamodule.val_data.samples.image_path) == before
+        drawn.append([datamodule.val_data[index].image for index in range(len(before))])
+    assert all(torch.equal(*pair) for pair in zip(*drawn, strict=True))
 
 
 def test_metrics_agree_with_anomalibs_engine(sweep, tmp_path):

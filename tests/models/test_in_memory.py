@@ -7,6 +7,7 @@ import torch
 from anomalib.data.datasets.base import image
 from anomalib.pre_processing import PreProcessor
 from conftest import make_parts
+from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchvision.transforms.v2 import Compose, Lambda, RandomHorizontalFlip, Resize
 from torchvision.tv_tensors import Image
 
@@ -73,6 +74,22 @@ def test_images_resized_by_one_side_are_read_each_time(make_engine, parts_root, 
     parts = make_parts(parts_root)
     fit(make_engine, parts, calibration="none", pre_processor=PreProcessor(Resize(32)))
     assert len(reads) == EPOCHS * len(parts.train_data)
+
+
+def test_images_that_are_drawn_unevenly_are_read_each_time(make_engine, parts_root, reads):
+    parts = make_parts(parts_root)
+    plain = parts.train_dataloader
+
+    def first_image_only():
+        loader = plain()
+        weights = [1.0] + [0.0] * (len(loader.dataset) - 1)
+        sampler = WeightedRandomSampler(weights, len(weights))
+        return DataLoader(loader.dataset, batch_size=4, sampler=sampler, collate_fn=loader.collate_fn)
+
+    parts.train_dataloader = first_image_only
+    fit(make_engine, parts, calibration="none")
+    assert len(reads) == EPOCHS * len(parts.train_data)
+    assert len(set(reads)) == 1
 
 
 def test_what_the_pre_processor_does_besides_is_done_to_every_batch(make_engine, parts, reads):

@@ -287,20 +287,36 @@ class TestCalibration:
             self.fit(make_engine, make_parts(tmp_path, num_train=3), calibration="location")
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights(make_engine, parts):
-    class Explodes(LampAE):
+def test_a_diverged_training_stops_and_keeps_its_checkpoint(make_engine, parts):
+    class Diverges(LampAE):
         def training_step(self, batch, *args, **kwargs):
-            if self.trainer.global_step == 2:
-                self.loss.reduce = lambda error: error.sum() * float("nan")
-                self.before = [parameter.clone() for parameter in self.parameters()]
+            if self.trainer.global_step == 6:
+                next(self.model.parameters()).data.fill_(float("nan"))
             return super().training_step(batch, *args, **kwargs)
 
-    model = Explodes(**SMALL, max_steps=8, seed=0)
     engine = make_engine()
-    with pytest.raises(FloatingPointError, match="The loss is nan at step 2"):
-        engine.fit(model, datamodule=parts)
-    assert all(torch.equal(a, b) for a, b in zip(model.before, model.parameters(), strict=True))
-    assert engine.trainer.checkpoint_callback.best_model_path
+    with pytest.raises(FloatingPointError, match="at step 6: the training has diverged"):
+        engine.fit(Diverges(**SMALL, max_steps=8, seed=0), datamodule=parts)
+    kept = torch.load(engine.trainer.checkpoint_callback.best_model_path, weights_only=False)["state_dict"]
+    assert all(value.isfinite().all() for name, value in kept.items() if name.startswith("model.network"))
+
+
+def test_a_batch_of_held_out_images_only_gives_gradients_of_zero(make_engine, parts_root):
+    """Other processes would wait for them forever, and a gradient scaler would refuse to step."""
+    gradients = []
+
+    class Watched(LampAE):
+        def on_after_backward(self):
+            if not len(self.to_learn(self.batch)):
+                gradients.append(all((parameter.grad == 0).all() for parameter in self.model.parameters()))
+
+        def on_train_batch_start(self, batch, *_):
+            self.batch = batch
+
+    parts = make_parts(parts_root, train_batch_size=1)
+    make_engine().fit(Watched(**SMALL, calibration="location", max_steps=12, seed=0), datamodule=parts)
+    assert gradients
+    assert all(gradients)
 
 
 @pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": False}, {"amx_bf16": True}])

@@ -7,20 +7,22 @@ from torch import Tensor
 from torchvision.transforms.v2 import AugMix
 from torchvision.transforms.v2.functional import to_dtype
 
+from anomalib_lamp.corruption import uniform
+
 CONFETTI_PIECES = 12
 
 
 def cutout(images: Tensor) -> Tensor:
     """Return images (N, C, H, W) in [0, 1] with a square of their mean colour, 10 % to 30 % of the side."""
     mean = images.mean(dim=(2, 3), keepdim=True)
-    side = _uniform(images, 0.1, 0.3)
+    side = uniform(images, 0.1, 0.3)
     return torch.where(_rectangle(images, side, side), mean, images)
 
 
 def confetti(images: Tensor) -> Tensor:
     """Return images (N, C, H, W) in [0, 1] strewn with small rectangles, each of one random colour."""
     for _ in range(CONFETTI_PIECES):
-        piece = _rectangle(images, _uniform(images, 0.01, 0.06), _uniform(images, 0.01, 0.06))
+        piece = _rectangle(images, uniform(images, 0.01, 0.06), uniform(images, 0.01, 0.06))
         colour = torch.rand(*images.shape[:2], 1, 1, device=images.device)
         images = torch.where(piece, colour, images)
     return images
@@ -36,14 +38,9 @@ def augmix(images: Tensor) -> Tensor:
 AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"cutout": cutout, "augmix": augmix, "confetti": confetti}
 
 
-def _uniform(images: Tensor, low: float, high: float) -> Tensor:
-    """Draw one number for each image, (N, 1, 1, 1)."""
-    return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device)
-
-
 def _rectangle(images: Tensor, height: Tensor, width: Tensor) -> Tensor:
     """Draw a place for each image; true in a rectangle there (N, 1, H, W). Its sides are fractions of the image's."""
     rows, columns = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[-2:])
-    inside_rows = (rows[:, None] - _uniform(images, 0, 1)).abs() <= height / 2
-    inside_columns = (columns[None, :] - _uniform(images, 0, 1)).abs() <= width / 2
+    inside_rows = (rows[:, None] - uniform(images, 0, 1)).abs() <= height / 2
+    inside_columns = (columns[None, :] - uniform(images, 0, 1)).abs() <= width / 2
     return inside_rows & inside_columns

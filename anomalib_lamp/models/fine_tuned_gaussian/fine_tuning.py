@@ -112,6 +112,6 @@ def separation(normal: Tensor, augmented: Tensor) -> float:
         >>> separation(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 2.0, 4.0]))
         0.5
     """
-    near, far = (distances.double().clamp(min=1e-12).log() for distances in (normal, augmented))
+    near, far = (distances.cpu().double().clamp(min=1e-12).log() for distances in (normal, augmented))
     spread = (near.var(correction=0) + far.var(correction=0)).sqrt().clamp(min=1e-6)
     return torch.special.ndtr((far.mean() - near.mean()) / spread).item()

@@ -61,8 +61,8 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
-            ``--data.val_split_mode from_train``. ``null`` takes the thresholds of the best F1 (anomalib's), which needs
-            defects among the validation images. Not used if a ``post_processor`` is given.
+            ``--data.val_split_mode from_train --data.val_split_ratio 0.2``. ``null`` takes the thresholds of the best
+            F1 (anomalib's), which needs defects among the validation images. Not used if a ``post_processor`` is given.
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, held-out images, augmentations and shuffling; two runs with the same seed give identical
             weights on the CPU. ``null`` takes torch's global state.

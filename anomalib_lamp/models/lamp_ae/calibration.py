@@ -10,12 +10,11 @@ from torch import Tensor
 
 from anomalib_lamp.corruption import Corruption
 
-from .anomaly_map import AnomalyMapGenerator, pool_score
+from .anomaly_map import CALIBRATIONS, AnomalyMapGenerator, pool_score
 from .torch_model import LampAEModel
 
-METRICS = ("ssim+msgms", "msgms", "l1+ssim")
-CALIBRATIONS = ("none", "location")
-POOLINGS = ("max", "topk")
+METRICS_TO_TRY = ("ssim+msgms", "msgms", "l1+ssim")
+POOLINGS_TO_TRY = ("max", "topk")
 SMALL = (0.0015, 0.05)  # areas of the defects to tell normal images from, as fractions of the image
 VISIBLE = 0.03  # mean difference over channels from which a pixel counts as damaged
 CLEARLY = 0.02  # how much better a map must be on damaged copies to be preferred to a calibrated one
@@ -48,9 +47,9 @@ class Choice:
 def calibrate(
     model: LampAEModel,
     normal: Tensor,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = METRICS_TO_TRY,
     calibrations: Sequence[str] = CALIBRATIONS,
-    poolings: Sequence[str] = POOLINGS,
+    poolings: Sequence[str] = POOLINGS_TO_TRY,
     kinds: Sequence[str] | None = None,
 ) -> Choice:
     """Choose metric, calibration and pooling, and calibrate the model's maps with normal images.
@@ -93,7 +92,7 @@ def calibrate(
         )
     maps = model.anomaly_map_generator
     maps.metric, maps.calibration, model.pooling = choice.metric, choice.calibration, choice.pooling
-    maps.calibrate(maps.errors(clean, normal))
+    maps.calibrate(_in_chunks(maps.errors, clean, normal))
     return choice
 
 
@@ -105,13 +104,13 @@ def _merit(choice: Choice) -> float:
 def _damage(images: Tensor, kinds: Sequence[str] | None) -> Tensor:
     """Return the images with one small region changed in most of them."""
     corruption = Corruption(kinds=kinds, regions=1, noise=0.0, areas=SMALL)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([] if images.device.type == "cpu" else [images.device], device_type=images.device.type):
         torch.manual_seed(0)
         return _in_chunks(corruption, images)
 
 
-def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([function(chunk) for chunk in images.split(CHUNK)])
+def _in_chunks(function: Callable[..., Tensor], *images: Tensor) -> Tensor:
+    return torch.cat([function(*chunks) for chunks in zip(*(each.split(CHUNK) for each in images), strict=True)])
 
 
 def _judge(
@@ -125,7 +124,7 @@ def _judge(
 ) -> list[Choice]:
     """Return all candidates of a metric with their quality."""
     maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma).to(masks.device)
-    errors = [maps.errors(*normal), maps.errors(*damaged)]
+    errors = [_in_chunks(maps.errors, *normal), _in_chunks(maps.errors, *damaged)]
     labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
     choices = []
     for calibration in calibrations:

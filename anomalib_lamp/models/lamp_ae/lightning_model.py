@@ -21,7 +21,8 @@ from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weigh
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
-from .calibration import CALIBRATIONS, METRICS, POOLINGS, Choice, calibrate
+from .anomaly_map import CALIBRATIONS
+from .calibration import METRICS_TO_TRY, POOLINGS_TO_TRY, Choice, calibrate
 from .torch_model import LampAEModel
 
 AUTO = "auto"
@@ -36,9 +37,9 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     By default the network learns to repair: its input is damaged on the fly, its target is the image as it was. This
     deviates from the paper; ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
     here: networks, image size, optimiser settings, training budget, map and score. What is ``auto`` of the latter (by
-    default the calibration) the model decides by itself: which way best tells an eighth of the training images, held
-    out from learning, from damaged copies of them. No test image is looked at; the choice is printed, and kept in the
-    checkpoint.
+    default the calibration) the model decides by itself: which way tells an eighth of the training images, held out
+    from learning, from damaged copies of them, best or with calibration nearly as well. No test image is looked at; the
+    choice is printed, and kept in the checkpoint.
 
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
@@ -72,8 +73,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
-            ``--data.val_split_mode from_train``. ``null`` takes the thresholds of the best F1 (anomalib's), which needs
-            defects among the validation images. Not used if a ``post_processor`` is given.
+            ``--data.val_split_mode from_train --data.val_split_ratio 0.2``. ``null`` takes the thresholds of the best
+            F1 (anomalib's), which needs defects among the validation images. Not used if a ``post_processor`` is given.
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
             ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores. If
@@ -155,10 +156,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
                 depth=depth,
                 skip_connections=skip_connections,
                 latent_channels=latent_channels,
-                map_metric=METRICS[0] if map_metric == AUTO else map_metric,
+                map_metric=METRICS_TO_TRY[0] if map_metric == AUTO else map_metric,
                 smoothing=smoothing,
                 calibration=CALIBRATIONS[0] if calibration == AUTO else calibration,
-                pooling=POOLINGS[0] if pooling == AUTO else pooling,
+                pooling=POOLINGS_TO_TRY[0] if pooling == AUTO else pooling,
                 topk_fraction=topk_fraction,
             )
         if self.input_size and min(self.input_size) < self.model.smallest_side:
@@ -168,9 +169,9 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             )
             raise ValueError(msg)
         self.candidates = {
-            "metrics": METRICS if map_metric == AUTO else (map_metric,),
+            "metrics": METRICS_TO_TRY if map_metric == AUTO else (map_metric,),
             "calibrations": CALIBRATIONS if calibration == AUTO else (calibration,),
-            "poolings": POOLINGS if pooling == AUTO else (pooling,),
+            "poolings": POOLINGS_TO_TRY if pooling == AUTO else (pooling,),
         }
         self.corruption = Corruption(corruption_strength, corruption_kinds)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
@@ -215,6 +216,9 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     def _calibrate(self) -> None:
         if self._normal is None:
             return
+        if self.trainer.world_size > 1:  # batch norm's statistics differ between processes; the choice must not
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         training = self.model.training
         self._choice = calibrate(self.model.eval(), self._normal, **self.candidates, kinds=self.corruption.kinds)
         self.model.train(training)
@@ -235,23 +239,24 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             **kwargs: Not used.
 
         Raises:
-            FloatingPointError: If the loss is not finite; the weights and the last checkpoint are as they were.
+            FloatingPointError: If the training has diverged; the last checkpoint is as it was.
         """
         del args, kwargs
         images = self.to_learn(batch)
         if not len(images):
-            return torch.zeros((), device=self.device, requires_grad=True)
+            # Nothing to learn, but gradients there must be: other processes wait for them.
+            return torch.stack([parameter.sum() for parameter in self.model.parameters()]).sum() * 0
         damaged = self.corruption(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             reconstruction = self.model(damaged)
-        error = self.loss.base_error(reconstruction, images)
-        loss = self.loss.reduce(error)
-        if not loss.isfinite():
+        if not reconstruction.isfinite().all():
             msg = (
-                f"The loss is {loss.item()} at step {self.trainer.global_step}. Nothing was learnt from it, the last "
-                "checkpoint is kept. Lower learning_rate, or look for broken images."
+                f"The network's output is not finite at step {self.trainer.global_step}: the training has diverged. "
+                f"The last checkpoint is kept. Lower learning_rate (given: {self.learning_rate})."
             )
             raise FloatingPointError(msg)
+        error = self.loss.base_error(reconstruction, images)
+        loss = self.loss.reduce(error)
         size = len(images)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
