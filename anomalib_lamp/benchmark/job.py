@@ -10,7 +10,8 @@ import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
-from lightning import seed_everything
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from .measure import (
@@ -32,8 +33,8 @@ BUDGETS = ("max_epochs", "max_steps", "max_time")
 def run_job(job: Job, work: Path) -> Record:
     """Train and test a model on a data set, and return the record.
 
-    The model in its last state is tested; nothing is chosen on the test set. Weights, shuffling and drawn validation
-    anomalies come from the job's seed.
+    The model in its last state is tested, with the thresholds of that state; nothing is chosen on the test set.
+    Weights, shuffling and drawn validation anomalies come from the job's seed.
 
     Args:
         job: What to run.
@@ -45,12 +46,14 @@ def run_job(job: Job, work: Path) -> Record:
     started = datetime.now(timezone.utc)
     begun = time.perf_counter()
     datamodule, model = _prepare(job)
-    predictions = TestPredictions()
+    predictions, validations = TestPredictions(), Validations()
     trainer_arguments = {"logger": False, "enable_progress_bar": False, "devices": 1, **job.config["trainer"]}
-    engine = Engine(callbacks=[predictions], default_root_dir=work, **trainer_arguments)
+    engine = Engine(callbacks=[predictions, validations], default_root_dir=work, **trainer_arguments)
     _require_budget(job, model)
     train_seconds = _timed(engine.fit, model, datamodule=datamodule)
     epochs, steps = engine.trainer.current_epoch, engine.trainer.global_step
+    if validations.last_step != steps:  # a limit of steps ended the training in the middle of an epoch
+        engine.validate(model, datamodule=datamodule, verbose=False)
     test_seconds = _timed(engine.test, model, datamodule=datamodule, verbose=False)
     rss, gpu = peak_rss_mib(), peak_gpu_mib()
     thresholds = _thresholds(model)
@@ -98,6 +101,17 @@ def origin(started: datetime, device: str) -> Origin:
     """Return where and with what a job ran that has just ended."""
     ended = datetime.now(timezone.utc)
     return Origin(started=started, ended=ended, device=device, threads=torch.get_num_threads(), **describe_software())
+
+
+class Validations(Callback):
+    """Remembers after which step the last validation took place."""
+
+    last_step: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note."""
+        del pl_module
+        self.last_step = trainer.global_step
 
 
 def _prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:

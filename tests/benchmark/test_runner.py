@@ -111,6 +111,17 @@ def test_metrics_are_those_of_the_scores(sweep):
         assert record.metrics.image_AUROC == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
 
 
+def test_a_training_that_ends_within_an_epoch_has_thresholds_of_its_end(tmp_path, parts_root):
+    init_args = {**SMALL_PARTS, "root": str(parts_root), "num_workers": 0, "train_batch_size": 2}
+    arguments = {"backbone": "resnet18", "pre_trained": False}
+    models = {"rd": {"class_path": "ReverseDistillation", "init_args": arguments, "trainer": {"max_steps": 1}}}
+    data = {"parts": {"class_path": "SyntheticParts", "init_args": init_args}}
+    spec = write_spec(tmp_path, parts_root, models, data=data)
+    assert exit_code(spec, out=tmp_path / "out", quiet=True) == 0
+    (record,) = read_records(tmp_path / "out")
+    assert record.metrics.image_F1 is not None
+
+
 def test_validation_anomalies_depend_on_the_seed_alone(sweep):
     """Whatever a model draws, the trainer's own set-up changes nothing."""
     folder, _ = sweep
