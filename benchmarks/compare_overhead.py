@@ -1,6 +1,6 @@
 """Measures what `anomalib-lamp compare` costs beside a plain loop of Engine.train and Engine.test, in one run.
 
-python benchmarks/compare_overhead.py benchmarks/results/compare_overhead.json    (some minutes on two cores)
+python benchmarks/compare_overhead.py benchmarks/results/compare_overhead.json    (seven minutes on two cores)
 """
 
 import json
@@ -23,7 +23,7 @@ from anomalib_lamp.benchmark.spec import read_spec
 PARTS = {"num_train": 64, "num_workers": 0, "val_split_mode": "synthetic", "val_split_ratio": 0.1}
 
 
-def main(out: Path, jobs: int = 5, max_steps: int = 30) -> None:
+def main(out: Path, jobs: int = 3, max_steps: int = 150) -> None:
     """Run the same jobs by turns in both ways and write a JSON file.
 
     The first of each is left out: it pays for imports and warm-up. Latency and export are off, the plain loop has none.

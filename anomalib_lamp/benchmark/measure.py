@@ -12,8 +12,9 @@ import torch
 from anomalib.metrics.aupro import _AUPRO
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torchmetrics.functional.classification import binary_f1_score
 
 from .records import Latency, Metrics
 
@@ -110,7 +111,7 @@ def _f1(truth: Tensor, scores: Tensor, threshold: float) -> float | None:
     """Return the F1 score at a threshold, or ``None`` where there is none."""
     if np.isnan(threshold) or not truth.any():
         return None
-    return float(f1_score(truth.flatten().numpy(), (scores > threshold).flatten().numpy()))
+    return float(binary_f1_score((scores > threshold).flatten(), truth.flatten()))
 
 
 def _aupro(masks: Tensor, maps: Tensor) -> float | None:

@@ -27,6 +27,7 @@ SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
 MEASURE_DEFAULTS = {"latency_batch_sizes": [1, 32], "latency_image_size": 256, "export": True}
 WEIGHTS = ("imagenet", "local", "random")
 SET_BY_US = ("callbacks", "default_root_dir", "enable_progress_bar", "logger", "num_nodes", "strategy")
+MEASURED_BY_US = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
 HELD_OUT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
 
 
@@ -115,8 +116,8 @@ def read_spec(path: Path | str) -> list[Job]:
 
     Every job's seed becomes the ``seed`` argument of its datamodule and model where they take one. Unless a data set
     says otherwise, thresholds come from a tenth of the training images, half of them with drawn anomalies
-    (``val_split_mode: synthetic``), never from the test set. Models draw no pictures unless ``visualizer`` is given: a
-    job keeps a few of its own.
+    (``val_split_mode: synthetic``), never from the test set. Models have no ``evaluator`` and no ``visualizer`` unless
+    these are given: a job has metrics and a few pictures of its own.
 
     Args:
         path: The YAML file.
@@ -231,8 +232,8 @@ class _Reader:
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
         if section == "data":
             init_args = self._held_out(init_args, parameters, (*place, "init_args", "val_split_mode"))
-        elif "visualizer" in parameters:
-            init_args = {"visualizer": False} | init_args
+        else:
+            init_args = {name: False for name in MEASURED_BY_US if name in parameters} | init_args
         for choice in self._choices(entry.get("grid", {}), parameters, (*place, "grid")):
             resolved = self._resolve(cls, init_args | choice, choice, place)
             yield _Variant(

@@ -146,7 +146,8 @@ def test_metrics_agree_with_anomalibs_engine(sweep, tmp_path):
     datamodule = instantiate(record.config["data"])
     datamodule.setup()
     seed_everything(record.seed)
-    model = instantiate(record.config["model"])
+    config = record.config["model"]
+    model = instantiate({**config, "init_args": config["init_args"] | {"evaluator": True}})
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
     engine.fit(model, datamodule=datamodule)
     expected = engine.test(model, datamodule=datamodule)[0]
