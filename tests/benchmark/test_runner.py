@@ -112,7 +112,13 @@ def test_metrics_are_those_of_the_scores(sweep):
 
 
 def test_a_training_that_ends_within_an_epoch_has_thresholds_of_its_end(tmp_path, parts_root):
-    init_args = {**SMALL_PARTS, "root": str(parts_root), "num_workers": 0, "train_batch_size": 2}
+    init_args = {
+        **SMALL_PARTS,
+        "root": str(parts_root),
+        "num_workers": 0,
+        "train_batch_size": 2,
+        "val_split_ratio": 0.5,
+    }
     arguments = {"backbone": "resnet18", "pre_trained": False}
     models = {"rd": {"class_path": "ReverseDistillation", "init_args": arguments, "trainer": {"max_steps": 1}}}
     data = {"parts": {"class_path": "SyntheticParts", "init_args": init_args}}
