@@ -14,7 +14,7 @@ from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torchmetrics.functional.classification import binary_f1_score
+from torchmetrics.functional.classification import binary_stat_scores
 
 from .records import Latency, Metrics
 
@@ -111,7 +111,9 @@ def _f1(truth: Tensor, scores: Tensor, threshold: float) -> float | None:
     """Return the F1 score at a threshold, or ``None`` where there is none."""
     if np.isnan(threshold) or not truth.any():
         return None
-    return float(binary_f1_score((scores > threshold).flatten(), truth.flatten()))
+    counts = binary_stat_scores((scores > threshold).flatten(), truth.flatten())
+    true_positives, false_positives, _, false_negatives, _ = counts.tolist()
+    return 2 * true_positives / (2 * true_positives + false_positives + false_negatives)
 
 
 def _aupro(masks: Tensor, maps: Tensor) -> float | None:

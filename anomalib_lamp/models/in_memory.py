@@ -22,8 +22,8 @@ class TrainingImagesInMemory(Callback):
     """Before a fit, read the training images once; the fit then learns from memory, and learns the same.
 
     The datamodule resizes images to the size of the model as it reads them. They are read in every epoch if they would
-    differ next time (augmentations), are not resized to one size, or do not fit into 2 GiB. After the fit the
-    datamodule is as it was.
+    differ next time (augmentations), are drawn unevenly, are not resized to one size, or do not fit into 2 GiB.
+    After the fit the datamodule is as it was.
 
     Example:
         >>> from lightning import Trainer
