@@ -100,7 +100,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     default_image_size = 128
     held_out_fraction = 0.125
     held_out_at_least = 4
-    held_out_at_most = 40
+    held_out_at_most = 100
 
     def __init__(
         self,
