@@ -12,6 +12,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
@@ -42,6 +43,7 @@ def main(
     pre_training_steps: int = 600,
     max_steps: int = 300,
     learning_rate: float = 1e-5,
+    schedule: Literal["cosine", "constant"] = "cosine",
     seeds: list[int] = [0, 1, 2],  # noqa: B006
 ) -> None:
     """Run the parts that are missing in the result file, and write it after each.
@@ -55,10 +57,17 @@ def main(
         pre_training_steps: Steps of pre-training, 24 images each.
         max_steps: Steps of fine-tuning, far past the point where the rule stops.
         learning_rate: Learning rate of fine-tuning.
+        schedule: Its schedule; a constant rate shows what the stopping rule guards against.
         seeds: Seeds of fine-tuning.
     """
     result = json.loads(out.read_text()) if out.is_file() else describe_run()
-    settings = {"backbone": backbone, "image_size": image_size, "learning_rate": learning_rate, "max_steps": max_steps}
+    settings = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "max_steps": max_steps,
+    }
     weights = folder / f"{backbone}_{image_size}_{pre_training_steps}.safetensors"
     parts = {f"stage 1, bottle at 256, {name}": partial(stage_1, root, name) for name in STAGE_1}
     pre_training = f"pre-training, {pre_training_steps} steps on macaroni"

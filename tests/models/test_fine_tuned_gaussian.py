@@ -177,6 +177,7 @@ class TestTraining:
             ({"check_every": 0}, "check_every to be at least 1, got 0"),
             ({"patience": 0}, "patience to be at least 1, got 0"),
             ({"learning_rate": 0.0}, "learning_rate to be larger than 0, got 0.0"),
+            ({"schedule": "linear"}, "schedule to be one of .*, got 'linear'"),
             ({"augmentations": ["rain"]}, r"\['cutout', 'augmix', 'confetti'\], got \['rain'\]"),
             ({"augmentations": []}, r"got \[\]"),
         ],

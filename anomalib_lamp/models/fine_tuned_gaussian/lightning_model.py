@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, seeded_weights
-from anomalib_lamp.optim import configure_optimizer
+from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 
 from .augmentation import AUGMENTATIONS
 from .fine_tuning import FineTuning
@@ -53,7 +53,8 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         fine_tune: Whether to fine-tune. If not, the Gaussians are fitted to all training images, and that is all.
         augmentations: What held-out images are compared with: some of ``cutout``, ``augmix``, ``confetti``; ``null``
             for all.
-        learning_rate: Peak learning rate of Adam: linear warm-up over 5 % of the steps, then half a cosine to 0.
+        learning_rate: Peak learning rate of Adam.
+        schedule: ``cosine`` (linear warm-up over 5 % of the steps, then half a cosine to 0) or ``constant``.
         max_steps: Budget of fine-tuning in optimisation steps, used if neither the number of epochs nor of steps is
             given to the trainer.
         check_every: Steps between two looks at the held-out images.
@@ -97,6 +98,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         fine_tune: bool = True,
         augmentations: list[str] | None = None,
         learning_rate: float = 1e-5,
+        schedule: str = "cosine",
         max_steps: int = 200,
         check_every: int = 10,
         patience: int = 3,
@@ -123,9 +125,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
             if value < 1:
                 msg = f"Expected {name} to be at least 1, got {value}."
                 raise ValueError(msg)
-        if not learning_rate > 0:
-            msg = f"Expected learning_rate to be larger than 0, got {learning_rate}."
-            raise ValueError(msg)
+        check_optimizer_arguments("adam", learning_rate, schedule)
         self.augmentations = list(AUGMENTATIONS) if augmentations is None else list(augmentations)
         if not self.augmentations or set(self.augmentations) - set(AUGMENTATIONS):
             msg = f"Expected augmentations from {list(AUGMENTATIONS)}, got {augmentations}."
@@ -141,6 +141,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         self.weights_path = weights_path
         self.fine_tune = fine_tune
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.max_steps = max_steps if fine_tune else 1
         self.check_every = check_every
         self.patience = patience
@@ -163,7 +164,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over the copy of the backbone that learns; nothing if the backbone stays frozen.
 
-        The schedule's warm-up matters: Adam's first steps are as large for weights that hardly matter as for those that
+        The cosine's warm-up matters: Adam's first steps are as large for weights that hardly matter as for those that
         do, which is a blow to the features that the stopping rule would take for forgetting.
         """
         if not self.fine_tune:
@@ -173,7 +174,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
             self.fine_tuning.learner.parameters(),
             optimizer="adam",
             learning_rate=self.learning_rate,
-            schedule="cosine",
+            schedule=self.schedule,
             total_steps=self.trainer.estimated_stepping_batches,
         )
 
