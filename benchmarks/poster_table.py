@@ -36,15 +36,20 @@ def main(results: Path, table: Literal["mvtec", "mnist"]) -> None:
         results: Folder of the sweep or its results.jsonl.
         table: Which table of the poster.
     """
-    row_of, records = ROW_OF[table], finished(read_records(results))
+    print(beside_the_poster(read_records(results), table))
+
+
+def beside_the_poster(records: list[Record], table: Literal["mvtec", "mnist"]) -> str:
+    """Return the table, rows without a result left out, and in words what amplification changes over all pairs."""
+    row_of, records = ROW_OF[table], finished(records)
     poster = pd.read_csv(POSTER / f"{table}.csv")
     head = [*poster.columns[:-2], "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
-    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for *names, base, lamp in poster.itertuples(index=False):
         of_row = [record for record in records if row_of(record) == tuple(names)]
         if of_row:
-            print(f"| {' | '.join(map(str, [*names, *figures(of_row, row_of), base, lamp]))} |")
-    print(f"\n{in_words(difference(records, row_of))}")
+            rows.append(f"| {' | '.join(map(str, [*names, *figures(of_row, row_of), base, lamp]))} |")
+    return "\n".join([*rows, "", in_words(difference(records, row_of))])
 
 
 def figures(records: list[Record], row_of: Callable[[Record], tuple]) -> list[str]:
