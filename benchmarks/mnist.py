@@ -32,6 +32,7 @@ from anomalib_lamp.optim import cosine_scale
 POSTER = Path(__file__).parent / "poster" / "mnist.csv"
 EPOCHS = {1024: 10, 128: 6, 32: 4, 16: 3, 4: 2, 1: 1}  # by batch size: small batches take more steps in an epoch
 LEARNING_RATE = 1e-3
+HEAD = ["batch size", "base", "LAMP", "LAMP - base", "wins, ties, losses", "pairs", "poster, base", "poster, LAMP"]
 MODEL = {
     "architecture": "autoencoder",
     "depth": 3,
@@ -60,14 +61,19 @@ def main(root: Path, out: Path, processes: int = 2, seeds: list[int] = [0, 1, 2]
         processes: How many runs at a time.
         seeds: Seeds of weights and order.
     """
-    runs = [Run(*values) for values in product(seeds, EPOCHS, range(10), (False, True))]
-    there = {Run(*row) for row in read(out)[list(Run._fields)].itertuples(index=False)} if out.is_file() else set()
-    missing = [run for run in runs if run not in there]
+    missing = runs_without_result(out, seeds)
     with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
         for result in tqdm(pool.imap_unordered(partial(train_and_test, root), missing), total=len(missing)):
             with out.open("a") as file:
                 file.write(json.dumps(result) + "\n")
-    print(beside_the_poster(read(out)))
+    print(table(read(out)))
+
+
+def runs_without_result(out: Path, seeds: list[int]) -> list[Run]:
+    """Return the runs of the table that the result file lacks, seed by seed."""
+    runs = [Run(*values) for values in product(seeds, EPOCHS, range(10), (False, True))]
+    there = read(out)[[*Run._fields]].itertuples(index=False, name=None) if out.is_file() else ()
+    return sorted(set(runs) - {Run(*row) for row in there}, key=runs.index)
 
 
 def train_and_test(root: Path, run: Run) -> dict:
@@ -99,10 +105,8 @@ def load(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
 def train(model: LampAEModel, images: Tensor, run: Run) -> None:
     """Train a model to reconstruct images (N, 1, H, W)."""
     loss = LampLoss(base="l2", amplify=run.amplify)
-    batches = [
-        order.split(run.batch_size) for order in (torch.randperm(len(images)) for _ in range(EPOCHS[run.batch_size]))
-    ]
-    steps = [batch for epoch in batches for batch in epoch]
+    epochs = [torch.randperm(len(images)).split(run.batch_size) for _ in range(EPOCHS[run.batch_size])]
+    steps = [batch for epoch in epochs for batch in epoch]
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_scale(len(steps)))
     for step in steps:
@@ -128,10 +132,9 @@ def read(results: Path) -> pd.DataFrame:
     return pd.read_json(results, lines=True)
 
 
-def beside_the_poster(results: pd.DataFrame) -> str:
+def table(results: pd.DataFrame) -> str:
     """Return the table: means over digits and seeds, and differences paired by both, beside the poster's means."""
-    head = ["batch size", "base", "LAMP", "LAMP - base", "wins, ties, losses", "pairs", "poster, base", "poster, LAMP"]
-    rows: list[list] = [head, ["--:"] * len(head)]
+    rows: list[list] = [HEAD, ["--:"] * len(HEAD)]
     for poster in pd.read_csv(POSTER).itertuples():
         of_size = results[results.batch_size == poster.batch_size]
         pairs = of_size.pivot(index=["digit", "seed"], columns="amplify", values="image_AUROC").dropna()

@@ -1,13 +1,10 @@
-"""Sets a sweep beside the LAMP poster's table of the same runs, with paired statistics.
+"""Sets a sweep beside Table 2 of the LAMP poster, MVTec AD, with paired statistics.
 
-python benchmarks/poster_table.py results/compare/poster_mvtec mvtec > table.md    (Table 2)
-python benchmarks/poster_table.py results/compare/poster_mnist mnist > table.md    (Table 1)
+python benchmarks/poster_table.py results/compare/poster_mvtec > table.md
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 import pandas as pd
 from jsonargparse import auto_cli
@@ -15,54 +12,46 @@ from jsonargparse import auto_cli
 from anomalib_lamp.benchmark.records import Record, finished, read_records
 from anomalib_lamp.benchmark.statistics import Comparison, compare
 
-POSTER = Path(__file__).parent / "poster"
+POSTER = Path(__file__).parent / "poster" / "mvtec.csv"
+HEAD = ["category", "base_loss", "optimizer", "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
 
 
-def of_data(record: Record, argument: str) -> object:
-    return record.config["data"]["init_args"][argument]
-
-
-# What a job has in the columns that name a row of the poster's table.
-ROW_OF: dict[str, Callable[[Record], tuple]] = {
-    "mvtec": lambda record: (of_data(record, "category"), record.grid["base_loss"], record.grid["optimizer"]),
-    "mnist": lambda record: (of_data(record, "train_batch_size"),),
-}
-
-
-def main(results: Path, table: Literal["mvtec", "mnist"]) -> None:
+def main(results: Path) -> None:
     """Print the table and what amplification changes over all pairs.
 
     Args:
         results: Folder of the sweep or its results.jsonl.
-        table: Which table of the poster.
     """
-    print(beside_the_poster(read_records(results), table))
+    print(beside_the_poster(read_records(results)))
 
 
-def beside_the_poster(records: list[Record], table: Literal["mvtec", "mnist"]) -> str:
+def beside_the_poster(records: list[Record]) -> str:
     """Return the table, rows without a result left out, and in words what amplification changes over all pairs."""
-    row_of, records = ROW_OF[table], finished(records)
-    poster = pd.read_csv(POSTER / f"{table}.csv")
-    head = [*poster.columns[:-2], "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
-    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for *names, base, lamp in poster.itertuples(index=False):
+    records = finished(records)
+    rows = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    for *names, base, lamp in pd.read_csv(POSTER).itertuples(index=False):
         of_row = [record for record in records if row_of(record) == tuple(names)]
         if of_row:
-            rows.append(f"| {' | '.join(map(str, [*names, *figures(of_row, row_of), base, lamp]))} |")
-    return "\n".join([*rows, "", in_words(difference(records, row_of))])
+            rows.append(f"| {' | '.join(map(str, [*names, *figures(of_row), base, lamp]))} |")
+    return "\n".join([*rows, "", in_words(difference(records))])
 
 
-def figures(records: list[Record], row_of: Callable[[Record], tuple]) -> list[str]:
+def row_of(record: Record) -> tuple:
+    """Return what a job has in the columns that name a row: category, base loss, optimiser."""
+    return record.config["data"]["init_args"]["category"], record.grid["base_loss"], record.grid["optimizer"]
+
+
+def figures(records: list[Record]) -> list[str]:
     """Return a row's means without and with amplification, their difference and its interval, the number of pairs."""
     means = []
     for amplify in (False, True):
         values = [record.metrics.image_AUROC for record in records if record.grid["amplify"] is amplify]
         means.append(f"{fmean(values):.3f}" if values else "")
-    paired = difference(records, row_of)
+    paired = difference(records)
     return [*means, interval(paired), str(paired.pairs)] if paired else [*means, "", "0"]
 
 
-def difference(records: list[Record], row_of: Callable[[Record], tuple]) -> Comparison | None:
+def difference(records: list[Record]) -> Comparison | None:
     """Return LAMP against its base, paired by data, row and seed; nothing without a pair."""
     renamed = [
         record.model_copy(

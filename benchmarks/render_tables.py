@@ -27,7 +27,7 @@ TABLES = {
         "AUPRO": lambda: metric_table("baselines.jsonl", "AUPRO"),
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),
-        "poster, bottle": lambda: beside_the_poster(read_records(RESULTS / "poster_bottle.jsonl"), "mvtec"),
+        "poster, bottle": lambda: beside_the_poster(read_records(RESULTS / "poster_bottle.jsonl")),
     },
 }
 

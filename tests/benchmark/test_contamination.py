@@ -1,15 +1,12 @@
 """Contaminated and clean training differ by the drawn anomalies only, and are tested on the same images."""
 
 import json
-import runpy
 from collections import Counter
 from pathlib import Path
 
-from conftest import REPOSITORY
+import contamination
 
 from anomalib_lamp import SyntheticParts
-
-SCRIPT = runpy.run_path(str(REPOSITORY / "benchmarks" / "contamination.py"))
 
 
 def drawn_parts(root):
@@ -24,7 +21,7 @@ def files(folder):
 def test_drawn_anomalies_are_learnt_or_left_out_but_never_tested(tmp_path):
     category = drawn_parts(tmp_path)
     for name, contaminated in (("clean", False), ("contaminated", True)):
-        SCRIPT["arrange"](category, tmp_path / name, 0.1, 0, contaminated=contaminated)
+        contamination.arrange(category, tmp_path / name, 0.1, 0, contaminated=contaminated)
     clean, contaminated = tmp_path / "clean", tmp_path / "contaminated"
     drawn = files(contaminated / "train") - files(clean / "train")
     assert len(drawn) == 2  # of 20 training images
@@ -34,7 +31,7 @@ def test_drawn_anomalies_are_learnt_or_left_out_but_never_tested(tmp_path):
 
 
 def test_masks_belong_to_their_images(tmp_path):
-    data = SCRIPT["arrange"](drawn_parts(tmp_path), tmp_path / "links", 0.1, 0, contaminated=True)
+    data = contamination.arrange(drawn_parts(tmp_path), tmp_path / "links", 0.1, 0, contaminated=True)
     data.setup()
     samples = data.test_data.samples
     anomalous = samples[samples.label_index == 1]
@@ -47,10 +44,10 @@ def test_masks_belong_to_their_images(tmp_path):
 def test_runs_that_are_there_are_kept(tmp_path, capsys):
     out = tmp_path / "result.json"
     arguments = {"category": drawn_parts(tmp_path), "out": out, "fraction": 0.1, "seeds": [0], "max_steps": 1}
-    SCRIPT["main"](**arguments)
+    contamination.main(**arguments)
     first = json.loads(out.read_text())
     assert Counter(key.split(", ")[1] for key in first if "seed" in key) == {"clean": 1, "10% anomalous": 1}
     capsys.readouterr()
-    SCRIPT["main"](**arguments)
+    contamination.main(**arguments)
     assert capsys.readouterr().out == ""
     assert json.loads(out.read_text()) == first

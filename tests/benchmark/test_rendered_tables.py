@@ -1,11 +1,7 @@
 """The tables of the READMEs are those of the committed results."""
 
-import sys
-
 import pytest
 from conftest import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from render_tables import TABLES, render
 
 
