@@ -122,6 +122,36 @@ def test_calibrated_map_sets_errors_against_those_of_their_place():
     assert maps.normal_level == maps(x[:5], y[:5]).median()
 
 
+def levels_by_numpy(errors):
+    patches = errors.reshape(len(errors), 16, 2, 16, 2).mean((2, 4)).reshape(len(errors), -1)
+    return np.sort(patches, axis=1)[:, 128]
+
+
+def test_an_images_own_level_is_divided_out_where_it_makes_the_peaks():
+    errors = 0.4 * torch.linspace(0.1, 1, 12)[:, None, None, None] * torch.rand(12, 1, 32, 32)
+    maps = AnomalyMapGenerator("l1", sigma=0)
+    maps.calibrate(errors)
+    levels = levels_by_numpy(errors[:, 0].numpy())
+    peaks = (errors[:, 0].numpy() * border(32, 32)).max((1, 2))
+    slope, explained = np.polyfit(np.log(levels), np.log(peaks), 1)[0], np.corrcoef(np.log(levels), np.log(peaks))
+    expected = slope * (1 - (1 - explained[0, 1] ** 2) * 11 / 10)
+    assert maps.level_exponent.item() == pytest.approx(expected, abs=1e-4)
+    assert 0.8 < expected < 1
+    usual = np.sort(levels)[5]  # torch's median of an even number is the lower one
+    odds = (errors / (1 - errors))[:, 0].numpy() * (usual / levels)[:, None, None] ** expected
+    np.testing.assert_allclose(maps.map_of(errors)[:, 0].numpy(), odds / (1 + odds), rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [7, 100])
+def test_levels_stay_where_peaks_do_not_depend_on_them_or_images_are_few(count):
+    errors = 0.1 * torch.rand(count, 1, 1, 1).expand(-1, 1, 32, 32).clone()
+    errors[..., 16, 16] = 0.5 if count > 7 else 3 * errors[..., 0, 0]
+    maps = AnomalyMapGenerator("l1", sigma=0)
+    maps.calibrate(errors)
+    assert maps.level_exponent == 0
+    torch.testing.assert_close(maps.map_of(errors), errors)
+
+
 def test_calibrated_maps_grow_strictly_and_do_not_saturate():
     maps = AnomalyMapGenerator("l1", sigma=0, calibration="location")
     maps.calibrate(0.001 * torch.rand(4, 1, 32, 32))

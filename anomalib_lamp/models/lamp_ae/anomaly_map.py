@@ -4,13 +4,18 @@ import math
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
+from scipy.stats import linregress
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
 CALIBRATIONS = ("none", "location")
 POOLINGS = ("max", "mean", "topk")
 BORDER = 1 / 16  # of the smaller side: errors weigh less there in the score
+LEVEL_PATCHES = 16  # along a side: the level of an image is the median over patches
+LEAST = 1e-6  # error whose logarithm is taken
+LEVEL_FROM = 8  # normal images: fewer cannot tell what an image's level means
 NEIGHBOURHOOD = 2  # smoothing of the statistics of normal errors, relative to that of the map
 SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
 
@@ -19,11 +24,13 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     r"""Return the smoothed reconstruction error per pixel, as it is or set against normal errors at the same place.
 
     The errors of the metrics are averaged over channels, then over metrics, and smoothed. After :meth:`calibrate`, the
-    metrics are weighted by the inverse of their means on normal images, so that each counts the same. Where the
-    calibration is ``location``, the error :math:`E` becomes :math:`z = (E - \mu / 2) / (\sigma + 2 \bar\sigma)`, with
-    mean and standard deviation of normal images at each location, :math:`\bar\sigma` the average of :math:`\sigma`
-    over the map: halfway between the plain and the standardised error, which parts that move about would suffer from.
-    The map is :math:`\tfrac12 (1 + z / (|z| + 4))`: in (0, 1), strictly growing with :math:`z`, without saturation.
+    metrics are weighted by the inverse of their means on normal images, so that each counts the same. Where normal
+    images with larger errors everywhere (a coarser weave, another light) also have larger peaks, the odds of the errors
+    are divided by a power of the image's own level: see :func:`level_exponent`. Where the calibration is ``location``,
+    the error :math:`E` becomes :math:`z = (E - \mu / 2) / (\sigma + 2 \bar\sigma)`, with mean and standard deviation of
+    normal images at each location, :math:`\bar\sigma` the average of :math:`\sigma` over the map: halfway between the
+    plain and the standardised error, which parts that move about would suffer from. The map is
+    :math:`\tfrac12 (1 + z / (|z| + 4))`: in (0, 1), strictly growing with :math:`z`, without saturation.
 
     Args:
         metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
@@ -46,6 +53,8 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     """
 
     metric_weights: Tensor
+    usual_level: Tensor
+    level_exponent: Tensor
     location_mean: Tensor
     location_spread: Tensor
     normal_level: Tensor
@@ -66,6 +75,8 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         self.sigma = sigma
         self.calibration = calibration
         self.register_buffer("metric_weights", torch.full((len(metrics),), 1 / len(metrics)))
+        self.register_buffer("usual_level", torch.ones(()))
+        self.register_buffer("level_exponent", torch.zeros(()))
         self.register_buffer("location_mean", torch.zeros(0, 0))
         self.register_buffer("location_spread", torch.zeros(0, 0))
         self.register_buffer("normal_level", torch.zeros(()))
@@ -76,15 +87,18 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         return torch.stack(errors, dim=1)
 
     def calibrate(self, errors: Tensor) -> None:
-        """Keep what normal errors are like: by metric, at each location, and on the map.
+        """Keep what normal errors are like: by metric, by image, at each location, and on the map.
 
         Args:
             errors: What :meth:`errors` gives for normal images, (N, metrics, H, W) with N at least 2.
         """
         weights = 1 / errors.mean(dim=(0, 2, 3)).clamp(min=1e-12)
         self.metric_weights = weights / weights.sum()
+        error = self._smoothed(errors)
+        self.usual_level = image_level(error).median()
+        self.level_exponent = level_exponent(error)
         self.location_mean, self.location_spread = location_statistics(
-            self._smoothed(errors), NEIGHBOURHOOD * self.sigma
+            self._levelled(error), NEIGHBOURHOOD * self.sigma
         )
         self.normal_level = self.map_of(errors).median()
 
@@ -94,7 +108,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
 
     def map_of(self, errors: Tensor) -> Tensor:
         """Return the anomaly map (N, 1, H, W) made from what :meth:`errors` gives."""
-        error = self._smoothed(errors)
+        error = self._levelled(self._smoothed(errors))
         if self.calibration == "none":
             return error
         if self.location_mean.shape != error.shape[-2:]:
@@ -111,6 +125,11 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         error = (errors * self.metric_weights[:, None, None]).sum(dim=1, keepdim=True)
         return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
 
+    def _levelled(self, error: Tensor) -> Tensor:
+        """Return the error with its odds divided by a power of the image's level, relative to the usual level."""
+        factor = (self.usual_level / image_level(error)) ** self.level_exponent
+        return error * factor / (1 + error * (factor - 1))
+
     def to_score(self, anomaly_map: Tensor) -> Tensor:
         """Return the map for the image score: what exceeds the normal level counts less towards the border.
 
@@ -118,6 +137,41 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         """
         weights = border_weights(anomaly_map.shape[-2], anomaly_map.shape[-1], anomaly_map.device)
         return self.normal_level + weights * (anomaly_map - self.normal_level)
+
+
+def image_level(error: Tensor) -> Tensor:
+    """Return the level of each image's error (N, 1, H, W): the median over patches of their mean, (N, 1, 1, 1).
+
+    Example:
+        >>> image_level(torch.arange(256.0).reshape(1, 1, 16, 16)).flatten()
+        tensor([128.])
+    """
+    side = max(1, min(error.shape[-2:]) // LEVEL_PATCHES)
+    patches = F.avg_pool2d(error, side).flatten(1).sort(dim=1).values
+    return patches[:, patches.shape[1] // 2, None, None, None].clamp(min=LEAST)
+
+
+def level_exponent(error: Tensor) -> Tensor:
+    """Return how far an image's level has to be divided out of its error, from 0 (not at all) to 1.
+
+    It is the slope of the logarithm of the largest errors on that of the levels across normal images, times the
+    adjusted share of variance that the levels explain: as good as 0 where they say nothing about the largest errors.
+
+    Args:
+        error: Errors of normal images, (N, 1, H, W); with fewer than 8 images the exponent is 0.
+
+    Example:
+        >>> textures = torch.rand(20, 1, 64, 64) * torch.linspace(0.1, 1, 20)[:, None, None, None]
+        >>> level_exponent(textures) > 0.9
+        tensor(True)
+    """
+    weights = border_weights(error.shape[-2], error.shape[-1], error.device)
+    levels, peaks = image_level(error).flatten(), (error * weights).amax((1, 2, 3)).clamp(min=LEAST)
+    if len(error) < LEVEL_FROM or levels.min() == levels.max():
+        return error.new_zeros(())
+    line = linregress(levels.log().cpu().numpy(), peaks.log().cpu().numpy())
+    explained = 1 - (1 - line.rvalue**2) * (len(error) - 1) / (len(error) - 2)
+    return error.new_tensor(line.slope * max(0, explained)).clamp(0, 1)
 
 
 def location_statistics(errors: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
