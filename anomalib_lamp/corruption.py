@@ -77,6 +77,13 @@ class Corruption(nn.Module):
         return (damaged + noise).clamp(0, 1)
 
 
+def repeatably(damage: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return images damaged in the same way at every call, whatever torch's generators hold; they are left alone."""
+    with torch.random.fork_rng([] if images.device.type == "cpu" else [images.device], device_type=images.device.type):
+        torch.manual_seed(0)
+        return damage(images)
+
+
 def _integer(low: int, high: int) -> int:
     """Draw one integer in [low, high)."""
     return int(torch.randint(low, high, ()).item())

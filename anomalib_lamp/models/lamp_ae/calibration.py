@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from anomalib_lamp.corruption import Corruption
+from anomalib_lamp.corruption import Corruption, repeatably
 
 from .anomaly_map import CALIBRATIONS, AnomalyMapGenerator, pool_score
 from .torch_model import LampAEModel
@@ -104,9 +105,7 @@ def _merit(choice: Choice) -> float:
 def _damage(images: Tensor, kinds: Sequence[str] | None) -> Tensor:
     """Return the images with one small region changed in most of them."""
     corruption = Corruption(kinds=kinds, regions=1, noise=0.0, areas=SMALL)
-    with torch.random.fork_rng([] if images.device.type == "cpu" else [images.device], device_type=images.device.type):
-        torch.manual_seed(0)
-        return _in_chunks(corruption, images)
+    return repeatably(partial(_in_chunks, corruption), images)
 
 
 def _in_chunks(function: Callable[..., Tensor], *images: Tensor) -> Tensor:

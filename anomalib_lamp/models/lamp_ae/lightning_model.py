@@ -1,5 +1,7 @@
 """LampAE: a reconstruction network trained with LAMP, as an anomalib model."""
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
-from anomalib_lamp.corruption import Corruption
+from anomalib_lamp.corruption import Corruption, repeatably
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.held_out import HeldOutMixin
 from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weights
@@ -22,10 +24,14 @@ from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .anomaly_map import CALIBRATIONS
+from .averaging import BestAverage
 from .calibration import METRICS_TO_TRY, POOLINGS_TO_TRY, Choice, calibrate
 from .torch_model import LampAEModel
 
 AUTO = "auto"
+JUDGES = 32  # held-out images by which weights are chosen
+CHECKS = 20  # of the weights in a training
+CHECK_EVERY = 50  # steps, in a training without a limit
 
 
 class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
@@ -183,6 +189,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.seed = seed
         self._normal: Tensor | None = None
         self._choice: Choice | None = None
+        self._best: BestAverage | None = None
 
     def on_train_start(self) -> None:
         """Hold images out if there is something to decide or to calibrate by them."""
@@ -194,6 +201,26 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             self._without_held_out()
             return
         self._normal = self.hold_out(held_out)
+        judges = self._normal[:JUDGES]
+        self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self.loss)
+
+    def on_train_epoch_start(self) -> None:
+        """Learn on where an epoch without validation ended."""
+        if self._best:
+            self._best.learn_on(self.model.network)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Follow the network; look from time to time how its average does on held-out images."""
+        super().on_train_batch_end(*args, **kwargs)
+        if self._best:
+            self._best.follow(self.model.network, self.trainer.global_step)
+            if self.trainer.global_step % self._check_every == 0:
+                self._best.check()
+
+    @property
+    def _check_every(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        return max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
 
     def _without_held_out(self) -> None:
         """Say what happens with too few images to hold some out."""
@@ -208,6 +235,11 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._calibrate()
 
+    def on_validation_end(self) -> None:
+        """Learn on; what was validated is saved by now."""
+        if self._best:
+            self._best.learn_on(self.model.network)
+
     def on_train_epoch_end(self) -> None:
         """Decide and calibrate for the checkpoint of a training without validation."""
         if not self.trainer.enable_validation:
@@ -216,18 +248,26 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     def _calibrate(self) -> None:
         if self._normal is None:
             return
-        if self.trainer.world_size > 1:  # batch norm's statistics differ between processes; the choice must not
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+        self._show_kept()
         training = self.model.training
         self._choice = calibrate(self.model.eval(), self._normal, **self.candidates, kinds=self.corruption.kinds)
         self.model.train(training)
 
+    def _show_kept(self) -> None:
+        """Give the model the best weights so far, the same in all processes, whose batch norms differ."""
+        if self._best:
+            self._best.check()
+            self._best.show(self.model.network)
+        if self.trainer.world_size > 1:
+            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
+                torch.distributed.broadcast(tensor.data, src=0)
+
     def on_train_end(self) -> None:
-        """Print what was decided, and let go of the images."""
+        """Keep the best weights, print what was decided, and let go of the images."""
         if self._normal is not None:
+            self._show_kept()
             rank_zero_info(f"By {len(self._normal)} held-out training images: {self._choice}.")
-        self._normal = None
+        self._best = self._normal = None
         self.let_go()
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
