@@ -47,6 +47,9 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     from learning, from damaged copies of them, best or with calibration nearly as well. No test image is looked at; the
     choice is printed, and kept in the checkpoint.
 
+    The held-out images also choose the weights: the moving average, looked at twenty times in a training, that repairs
+    them best is what is validated, saved and kept. It is the last one unless few images are learnt by heart.
+
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
         width: Channels at half resolution; they double with every halving, up to 512.
