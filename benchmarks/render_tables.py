@@ -5,6 +5,7 @@ python benchmarks/render_tables.py    (a test says when it has to be run)
 
 from pathlib import Path
 
+import mnist
 from poster_table import beside_the_poster
 
 from anomalib_lamp.benchmark.records import read_records
@@ -28,6 +29,7 @@ TABLES = {
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),
         "poster, bottle": lambda: beside_the_poster(read_records(RESULTS / "poster_bottle.jsonl")),
+        "poster, MNIST": lambda: mnist.table(mnist.read(RESULTS / "mnist.jsonl")),
     },
 }
 
