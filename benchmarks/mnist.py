@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from jsonargparse import auto_cli
+from poster_table import interval
 from torch import Tensor
 from torchvision.datasets import MNIST
 from tqdm import tqdm
@@ -141,14 +142,13 @@ def table(results: pd.DataFrame) -> str:
         if pairs.empty:
             continue
         differences = (pairs[True] - pairs[False]).round(6)
-        low, high = bootstrap_interval(differences)
         counts = [(differences > 0).sum(), (differences == 0).sum(), (differences < 0).sum()]
         rows.append(
             [
                 poster.batch_size,
                 f"{pairs[False].mean():.3f}",
                 f"{pairs[True].mean():.3f}",
-                f"{differences.mean():+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]"),
+                interval(differences.mean(), *bootstrap_interval(differences)),
                 ", ".join(map(str, counts)),
                 len(pairs),
                 poster.base,

@@ -48,7 +48,7 @@ def figures(records: list[Record]) -> list[str]:
         values = [record.metrics.image_AUROC for record in records if record.grid["amplify"] is amplify]
         means.append(f"{fmean(values):.3f}" if values else "")
     paired = difference(records)
-    return [*means, interval(paired), str(paired.pairs)] if paired else [*means, "", "0"]
+    return [*means, interval(paired.mean, paired.low, paired.high), str(paired.pairs)] if paired else [*means, "", "0"]
 
 
 def difference(records: list[Record]) -> Comparison | None:
@@ -68,9 +68,9 @@ def difference(records: list[Record]) -> Comparison | None:
     return paired if paired.pairs else None
 
 
-def interval(paired: Comparison) -> str:
+def interval(mean: float, low: float | None, high: float | None) -> str:
     """Return the mean difference and, from two pairs on, its confidence interval."""
-    return f"{paired.mean:+.4f}" + ("" if paired.low is None else f" [{paired.low:+.4f}, {paired.high:+.4f}]")
+    return f"{mean:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
 
 
 def in_words(paired: Comparison | None) -> str:
@@ -79,7 +79,7 @@ def in_words(paired: Comparison | None) -> str:
         return "No pair of LAMP and base yet."
     p = "" if paired.p is None else f", Wilcoxon p = {paired.p:.3f}"
     return (
-        f"LAMP - base over {paired.pairs} pairs: {interval(paired)}, "
+        f"LAMP - base over {paired.pairs} pairs: {interval(paired.mean, paired.low, paired.high)}, "
         f"wins {paired.wins}, ties {paired.ties}, losses {paired.losses}{p}."
     )
 

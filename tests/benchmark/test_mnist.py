@@ -13,7 +13,7 @@ KEYS = list(mnist.Run._fields)
 
 @pytest.fixture
 def bars(monkeypatch):
-    """Stand in for MNIST: digit d is a bright bar at rows 2d and 2d + 1, at a random column, over faint noise."""
+    """Stand in for MNIST: digit d is a bright bar at rows 2d and 2d + 1 over faint noise."""
 
     def load(root, *, train):
         del root
@@ -38,14 +38,14 @@ def test_other_digits_are_found(tmp_path, amplify):
 @pytest.mark.usefixtures("bars")
 def test_a_run_is_repeatable_and_amplification_changes_it(tmp_path):
     images, digits = mnist.load(tmp_path, train=True)
-    losses = []
+    scores = []
     for amplify in (True, True, False):
         torch.manual_seed(0)
         model = mnist.LampAEModel(**mnist.MODEL)
         mnist.train(model, images[digits == 3], mnist.Run(0, 4, 3, amplify))
-        losses.append(mnist.score(model, images, torch.device("cpu")))
-    assert torch.equal(losses[0], losses[1])
-    assert not torch.equal(losses[0], losses[2])
+        scores.append(mnist.score(model, images, torch.device("cpu")))
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
 
 
 def test_runs_that_are_there_are_left_out(tmp_path):

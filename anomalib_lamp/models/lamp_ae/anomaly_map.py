@@ -97,10 +97,9 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         error = self._smoothed(errors)
         self.usual_level = image_level(error).median()
         self.level_exponent = level_exponent(error)
-        self.location_mean, self.location_spread = location_statistics(
-            self._levelled(error), NEIGHBOURHOOD * self.sigma
-        )
-        self.normal_level = self.map_of(errors).median()
+        error = self._levelled(error)
+        self.location_mean, self.location_spread = location_statistics(error, NEIGHBOURHOOD * self.sigma)
+        self.normal_level = self._calibrated(error).median()
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the anomaly map of ``reconstruction`` against ``target``."""
@@ -108,7 +107,10 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
 
     def map_of(self, errors: Tensor) -> Tensor:
         """Return the anomaly map (N, 1, H, W) made from what :meth:`errors` gives."""
-        error = self._levelled(self._smoothed(errors))
+        return self._calibrated(self._levelled(self._smoothed(errors)))
+
+    def _calibrated(self, error: Tensor) -> Tensor:
+        """Return the error set against normal errors at the same place, if that is the calibration."""
         if self.calibration == "none":
             return error
         if self.location_mean.shape != error.shape[-2:]:

@@ -193,6 +193,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self._normal: Tensor | None = None
         self._choice: Choice | None = None
         self._best: BestAverage | None = None
+        self._check_every = CHECK_EVERY
 
     def on_train_start(self) -> None:
         """Hold images out if there is something to decide or to calibrate by them."""
@@ -204,6 +205,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             self._without_held_out()
             return
         self._normal = self.hold_out(held_out)
+        steps = self.trainer.estimated_stepping_batches
+        self._check_every = max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
         judges = self._normal[:JUDGES]
         self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self.loss)
 
@@ -219,11 +222,6 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             self._best.follow(self.model.network, self.trainer.global_step)
             if self.trainer.global_step % self._check_every == 0:
                 self._best.check()
-
-    @property
-    def _check_every(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        return max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
 
     def _without_held_out(self) -> None:
         """Say what happens with too few images to hold some out."""
