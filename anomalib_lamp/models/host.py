@@ -15,7 +15,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning import LightningModule, seed_everything
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2 import Resize
 
 from anomalib_lamp.models.in_memory import TrainingImagesInMemory
@@ -25,6 +25,7 @@ from anomalib_lamp.pre_processing import AntialiasedPreProcessor
 logger = logging.getLogger(__name__)
 
 LIGHTNING_DEFAULT_EPOCHS = 1000
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # weights are float32
 
 
 @contextmanager
@@ -66,6 +67,9 @@ class HostMixin(LightningModule):
     def setup(self, stage: str) -> None:
         """Before fitting, apply the model's training budget unless the trainer was given one."""
         if stage == "fit":
+            if self.trainer.precision not in PRECISIONS:
+                msg = f"Expected a trainer's precision of {', '.join(PRECISIONS)}, got {self.trainer.precision}."
+                raise ValueError(msg)
             self._apply_training_budget()
             self._spread_validations()
 
@@ -86,6 +90,8 @@ class HostMixin(LightningModule):
     def _spread_validations(self) -> None:
         """Spread the validations over a training limited by steps, unless the user chose when to validate."""
         trainer = self.trainer
+        if not trainer.enable_validation:
+            return
         limited_by_steps = trainer.max_steps != -1 and trainer.max_epochs == -1
         if limited_by_steps and trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1:
             batches = trainer.max_steps * trainer.accumulate_grad_batches
@@ -96,6 +102,11 @@ class HostMixin(LightningModule):
         """Return anomalib's callbacks, and ours that keeps the training images in memory."""
         return [*super().configure_callbacks(), TrainingImagesInMemory()]  # type: ignore[misc]
 
+    @property
+    def resumes(self) -> bool:
+        """Return whether the trainer goes on with an interrupted training."""
+        return self.trainer.ckpt_path is not None
+
     def on_fit_start(self) -> None:
         """Seed shuffling and training."""
         if self.seed is not None:
@@ -105,13 +116,31 @@ class HostMixin(LightningModule):
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """After the last step, ask to stop."""
         del args, kwargs
-        if self.trainer.global_step == self.trainer.max_steps:
+        trainer = self.trainer
+        last_of_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.global_step == trainer.max_steps or last_of_epochs:
             self.end_training()
 
     def end_training(self) -> None:
-        """Ask to stop: then Lightning validates once more, whatever the interval."""
+        """Ask to stop: then Lightning validates once more, whatever the interval, if there is a validation."""
         self.trainer.should_stop = True
-        self.trainer.check_val_every_n_epoch = None
+        if self.trainer.enable_validation:
+            self.trainer.check_val_every_n_epoch = None
+
+    def nothing_to_learn(self) -> Tensor:
+        """Return a loss of 0 for a batch without images to learn, with gradients of 0 for all that is learnt.
+
+        Gradients there must be: other processes wait for them, and float16's scaling of losses asks for them.
+        """
+        learnt = [
+            parameter
+            for optimizer in self.trainer.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+        if not learnt:
+            return torch.zeros((), device=self.device, requires_grad=True)
+        return torch.stack([parameter.sum() for parameter in learnt]).sum() * 0
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Add the predictions to the batch, where the post-processor and the evaluator read them."""

@@ -1,6 +1,7 @@
 """The kept weights are the moving average that did best on held-out images; learning goes on beside it."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -72,39 +73,78 @@ def test_learning_goes_on_after_the_kept_weights_were_shown():
     assert network.weight == 5
 
 
+def weights(model):
+    """Return a copy of the network's parameters; batch norm's statistics change with every look at a batch."""
+    return {name: value.detach().clone() for name, value in model.model.network.named_parameters()}
+
+
 class Watches(Callback):
     """Remembers the network's weights around every validation."""
 
     def __init__(self):
-        self.learning, self.shown, self.after, self.kept = [], [], [], []
+        self.learnt, self.shown, self.kept, self.learning = [], [], [], []
+        self.losses, self.averaged = [], []
 
     def on_train_batch_end(self, trainer, pl_module, *args):
         del trainer, args
-        self.before = copy.deepcopy(pl_module.model.network.state_dict())
+        self.last_learnt = weights(pl_module)
 
     def on_validation_end(self, trainer, pl_module):
         del trainer
-        self.learning.append(self.before)
-        self.shown.append(copy.deepcopy(pl_module.model.network.state_dict()))
-        self.kept.append(copy.deepcopy(pl_module._best.kept))
+        self.learnt.append(self.last_learnt)
+        self.shown.append(copy.deepcopy(dict(pl_module.model.network.state_dict())))
+        self.kept.append(copy.deepcopy(dict(pl_module._best.kept)))
+        self.losses.append(pl_module._best.loss_of_kept)
 
-    def on_train_batch_start(self, trainer, pl_module, *args):
-        del trainer, args
-        if len(self.after) < len(self.learning):
-            self.after.append(copy.deepcopy(pl_module.model.network.state_dict()))
+    def on_before_backward(self, trainer, pl_module, loss):
+        del trainer, loss
+        self.losses.append(pl_module._best.loss_of_kept)
+        self.averaged.append(pl_module._best._average.n_averaged.item())
+        if len(self.learning) <= len(self.learnt):
+            self.learning.append(weights(pl_module))
 
 
-def test_the_model_is_validated_saved_and_ended_with_what_is_kept(make_engine, parts):
+def fit(engine, parts, max_steps=8, ckpt_path=None):
+    model = LampAE(width=4, depth=3, image_size=64, max_steps=max_steps, seed=0, visualizer=False)
+    engine.fit(model, datamodule=parts, ckpt_path=ckpt_path)
+    return model
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_steps": 8, "val_check_interval": 2}, {"max_epochs": 4}])
+def test_the_model_is_validated_saved_and_ended_with_what_is_kept(make_engine, parts, limit):
     watches = Watches()
-    engine = make_engine(callbacks=[watches])
-    model = LampAE(width=4, depth=3, image_size=64, max_steps=8, seed=0, visualizer=False)
-    engine.fit(model, datamodule=parts)
+    engine = make_engine(callbacks=[watches], **limit)
+    model = fit(engine, parts)
     assert len(watches.shown) == 4
     for shown, kept in zip(watches.shown, watches.kept, strict=True):
         torch.testing.assert_close(shown, kept)
-    for learning, after in zip(watches.learning[:-1], watches.after, strict=True):
-        torch.testing.assert_close(learning, after, rtol=0, atol=0)
-    torch.testing.assert_close(dict(model.model.network.state_dict()), dict(watches.kept[-1]))
+    for learnt, learning in zip(watches.learnt[:-1], watches.learning[1:], strict=True):
+        torch.testing.assert_close(learning, learnt, rtol=0, atol=0)
+    torch.testing.assert_close(dict(model.model.network.state_dict()), watches.kept[-1])
     saved = LampAE.load_from_checkpoint(engine.best_model_path).model.network.state_dict()
-    torch.testing.assert_close(dict(saved), dict(watches.kept[-1]))
+    torch.testing.assert_close(dict(saved), watches.kept[-1])
     assert model._best is None
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(make_engine, parts):
+    first, second = Watches(), Watches()
+    engine = make_engine(callbacks=[first])
+    fit(engine, parts, max_steps=4)
+    resumed = make_engine(callbacks=[second])
+    fit(resumed, parts, max_steps=8, ckpt_path=engine.best_model_path)
+    torch.testing.assert_close(second.learning[0], first.learnt[-1], rtol=0, atol=0)
+    assert second.losses[0] == first.losses[-1] < math.inf
+    assert second.averaged[0] == 4
+    assert resumed.trainer.global_step == 8
+
+
+def test_a_model_that_predicted_with_a_checkpoint_begins_anew(make_engine, parts):
+    engine = make_engine()
+    fit(engine, parts, max_steps=2)
+    watches = Watches()
+    again = make_engine(callbacks=[watches])
+    model = LampAE.load_from_checkpoint(engine.best_model_path)
+    torch.nn.init.zeros_(model.model.network.head.bias)
+    begun = weights(model)
+    again.fit(model, datamodule=parts)
+    torch.testing.assert_close(watches.learning[0], begun, rtol=0, atol=0)

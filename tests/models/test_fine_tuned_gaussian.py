@@ -142,8 +142,26 @@ class TestTraining:
         folder = {"root": parts_root / "washer" / "train", "normal_dir": "good", "name": "good", "num_workers": 0}
         data = Folder(**folder, test_split_mode="none", val_split_mode="none", train_batch_size=4)
         model = small_model(max_steps=2)
-        make_engine(limit_val_batches=0).fit(model, datamodule=data)
-        assert not model._map_is_outdated
+        engine = make_engine(limit_val_batches=0)
+        engine.fit(model, datamodule=data)
+        images = torch.rand(2, 3, 64, 64)
+        saved = FineTunedGaussian.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
+        assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
+
+    @pytest.mark.parametrize("count", [3, 8])
+    def test_a_batch_without_images_to_learn_gives_gradients_of_zero(self, make_engine, tmp_path, count):
+        """A gradient scaler would refuse to step without gradients."""
+        gradients = []
+
+        class Watched(FineTunedGaussian):
+            def on_after_backward(self):
+                learnt = [each for group in self.optimizers().param_groups for each in group["params"]]
+                gradients.append([parameter.grad.abs().max().item() for parameter in learnt])
+
+        parts = make_parts(tmp_path, num_train=count, train_batch_size=1)
+        make_engine().fit(Watched(**SMALL, check_every=1, max_steps=count, patience=100, seed=0), datamodule=parts)
+        assert any(max(each) == 0 for each in gradients)
+        assert all(len(each) == len(gradients[0]) for each in gradients)
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_too_few_images_to_hold_some_out_stay_with_the_frozen_model(self, make_engine, tmp_path, caplog, count):

@@ -246,7 +246,8 @@ class TestCalibration:
         engine.fit(model, datamodule=parts)
         return model, engine
 
-    def test_held_out_images_are_not_learnt(self, make_engine, parts):
+    @pytest.mark.parametrize("calibration", ["auto", "none"])
+    def test_held_out_images_are_not_learnt(self, make_engine, parts, calibration):
         class Records(LampAE):
             learnt = 0
 
@@ -255,15 +256,11 @@ class TestCalibration:
                 self.learnt += len(images)
                 return images
 
-        model = Records(**SMALL, max_steps=6, seed=0)
+        model = Records(**SMALL, calibration=calibration, max_steps=6, seed=0)
         make_engine().fit(model, datamodule=parts)  # 8 images in batches of 4, 4 of them held out
         assert model.learnt == 3 * 4
         assert not model._held_out_paths
         assert model._normal is None
-
-    def test_nothing_is_held_out_if_nothing_is_to_decide(self, make_engine, parts):
-        model, _ = self.fit(make_engine, parts, calibration="none")
-        assert model.model.anomaly_map_generator.location_mean.numel() == 0
 
     def test_the_decision_is_in_the_checkpoint(self, make_engine, parts):
         model, engine = self.fit(make_engine, parts, map_metric="auto", calibration="location", pooling="auto")
@@ -273,10 +270,28 @@ class TestCalibration:
         images = torch.rand(2, 3, 64, 64)
         torch.testing.assert_close(loaded.eval()(images).anomaly_map, model.eval()(images).anomaly_map)
 
-    def test_calibrated_without_validation_images(self, make_engine, parts):
+    @pytest.mark.parametrize("limit", [{"limit_val_batches": 0}, {"limit_val_batches": 0, "max_steps": 2}])
+    def test_calibrated_and_saved_without_validation_images(self, make_engine, parts, limit):
         model = small_model(max_steps=2, seed=0, calibration="location")
-        make_engine(limit_val_batches=0).fit(model, datamodule=parts)
-        assert model.model.anomaly_map_generator.location_mean.shape == (64, 64)
+        engine = make_engine(**limit)
+        engine.fit(model, datamodule=parts)
+        images = torch.rand(2, 3, 64, 64)
+        saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
+        assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
+
+    @pytest.mark.parametrize("interval", [2, 5])
+    def test_the_last_epoch_is_calibrated_and_validated_whatever_the_interval(self, make_engine, parts, interval):
+        counter = CountValidations()
+        engine = make_engine(callbacks=[counter], max_epochs=3, check_val_every_n_epoch=interval)
+        engine.fit(small_model(calibration="location"), datamodule=parts)
+        assert counter.steps[-1] == engine.trainer.global_step == 6
+        saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
+        assert saved.model.anomaly_map_generator.location_mean.shape == (64, 64)
+
+    @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+    def test_weights_other_than_float32_are_refused(self, make_engine, parts, precision):
+        with pytest.raises(ValueError, match=f"32-true, bf16-mixed, 16-mixed, got {precision}"):
+            make_engine(precision=precision).fit(small_model(), datamodule=parts)
 
     def test_a_few_images_are_learnt_without_calibration(self, make_engine, tmp_path):
         few = make_parts(tmp_path, num_train=3)
@@ -310,7 +325,8 @@ def test_a_batch_of_held_out_images_only_gives_gradients_of_zero(make_engine, pa
             if not len(self.to_learn(self.batch)):
                 gradients.append(all((parameter.grad == 0).all() for parameter in self.model.parameters()))
 
-        def on_train_batch_start(self, batch, *_):
+        def on_train_batch_start(self, batch, *args):
+            super().on_train_batch_start(batch, *args)
             self.batch = batch
 
     parts = make_parts(parts_root, train_batch_size=1)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
@@ -154,12 +153,8 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
     def on_fit_start(self) -> None:
         """Seed, and load the pre-trained weights, unless an interrupted training is resumed."""
         super().on_fit_start()
-        if (self.pre_trained or self.weights_path) and not self._resumes:
+        if (self.pre_trained or self.weights_path) and not self.resumes:
             self.model.backbone.load_weights(self.weights_path)
-
-    @property
-    def _resumes(self) -> bool:
-        return self.trainer.ckpt_path is not None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over the copy of the backbone that learns; nothing if the backbone stays frozen.
@@ -182,7 +177,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         """Run stage 1, and look at the held-out images before stage 2."""
         self._checked_at = -1
         self._fitted_to, held_out = self._split()
-        if not self._resumes:
+        if not self.resumes:
             logger.info("Fitting the Gaussians to %d images.", len(self._fitted_to))
             self.model.fit(self._images(self._fitted_to))
         if self.fine_tuning and not held_out:
@@ -217,7 +212,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         del args, kwargs
         images = self.to_learn(batch)
         if not self.fine_tuning or not len(images):
-            return torch.zeros((), device=self.device, requires_grad=True)
+            return self.nothing_to_learn()
         loss = self.fine_tuning.distance(images).mean()
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("separation", self.fine_tuning.separation, on_step=True, prog_bar=True)

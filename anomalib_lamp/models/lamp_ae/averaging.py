@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,22 @@ class BestAverage:
         if self._learning is not None:
             network.load_state_dict(self._learning)
         self._learning = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an interrupted training needs to go on as if it had not been."""
+        return {
+            "learning": self._learning,
+            "average": self._average.state_dict(),
+            "kept": self.kept,
+            "loss_of_kept": self.loss_of_kept,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave; the network gets its weights by :meth:`learn_on`."""
+        self._learning = state["learning"]
+        self._average.load_state_dict(state["average"])
+        self.kept = state["kept"]
+        self.loss_of_kept = state["loss_of_kept"]
 
 
 def _moving_average(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:

@@ -71,7 +71,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             the trainer. ``--trainer.max_epochs`` or ``--trainer.max_steps`` win, whether smaller or larger. (One
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
         mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
-            cores); loss, weights and predictions are float32 in any case. ``--trainer.precision`` wins.
+            cores); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision`` wins.
         map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, several joined by ``+``, or
             ``auto``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
@@ -193,13 +193,11 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self._normal: Tensor | None = None
         self._choice: Choice | None = None
         self._best: BestAverage | None = None
+        self._interrupted: dict[str, Any] | None = None
         self._check_every = CHECK_EVERY
 
     def on_train_start(self) -> None:
-        """Hold images out if there is something to decide or to calibrate by them."""
-        to_decide = any(len(candidates) > 1 for candidates in self.candidates.values())
-        if not to_decide and self.candidates["calibrations"] == ("none",):
-            return
+        """Hold images out that choose weights and map, and calibrate it."""
         _, held_out = self.split_training_images()
         if not held_out:
             self._without_held_out()
@@ -208,10 +206,24 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         steps = self.trainer.estimated_stepping_batches
         self._check_every = max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
         judges = self._normal[:JUDGES]
-        self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self.loss)
+        self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self._loss_of)
+        if self.resumes and self._interrupted:
+            self._best.load_state_dict(self._interrupted)
 
-    def on_train_epoch_start(self) -> None:
-        """Learn on where an epoch without validation ended."""
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save, beside the weights that are kept, those that are learnt."""
+        super().on_save_checkpoint(checkpoint)
+        if self._best:
+            checkpoint["best_average"] = self._best.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the weights that were learnt, should the training go on."""
+        super().on_load_checkpoint(checkpoint)
+        self._interrupted = checkpoint.get("best_average")
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Learn on with the weights that learn, not with those that were validated and saved."""
+        del args, kwargs
         if self._best:
             self._best.learn_on(self.model.network)
 
@@ -235,11 +247,6 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         """Decide and calibrate before what is validated and saved."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._calibrate()
-
-    def on_validation_end(self) -> None:
-        """Learn on; what was validated is saved by now."""
-        if self._best:
-            self._best.learn_on(self.model.network)
 
     def on_train_epoch_end(self) -> None:
         """Decide and calibrate for the checkpoint of a training without validation."""
@@ -285,17 +292,11 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         del args, kwargs
         images = self.to_learn(batch)
         if not len(images):
-            # Nothing to learn, but gradients there must be: other processes wait for them.
-            return torch.stack([parameter.sum() for parameter in self.model.parameters()]).sum() * 0
+            return self.nothing_to_learn()
         damaged = self.corruption(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             reconstruction = self.model(damaged)
-        if not reconstruction.isfinite().all():
-            msg = (
-                f"The network's output is not finite at step {self.trainer.global_step}: the training has diverged. "
-                f"The last checkpoint is kept. Lower learning_rate (given: {self.learning_rate})."
-            )
-            raise FloatingPointError(msg)
+        self._require_finite(reconstruction)
         error = self.loss.base_error(reconstruction, images)
         loss = self.loss.reduce(error)
         size = len(images)
@@ -303,6 +304,19 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
         return loss
+
+    def _loss_of(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of a reconstruction by the averaged weights."""
+        self._require_finite(reconstruction)
+        return self.loss(reconstruction, images)
+
+    def _require_finite(self, reconstruction: Tensor) -> None:
+        if not reconstruction.isfinite().all():
+            msg = (
+                f"The network's output is not finite at step {self.trainer.global_step}: the training has diverged. "
+                f"The last checkpoint is kept. Lower learning_rate (given: {self.learning_rate})."
+            )
+            raise FloatingPointError(msg)
 
     @property
     def _in_bfloat16(self) -> bool:
