@@ -1,7 +1,7 @@
 """What a job leaves behind: one line of JSON with a schema, written so that it is whole or absent."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +153,12 @@ class ResultFolder:
     def write(self, record: Record) -> None:
         """Write a record, replacing an earlier one of the same job."""
         write_durably(self.record_path(record.job), record.to_line())
+
+    def drop_failures(self, jobs: Collection[str]) -> None:
+        """Delete the records of failed jobs other than these: their entry in the spec was mended or taken out."""
+        for record in self.records():
+            if record.status == "failed" and record.job not in jobs:
+                self.record_path(record.job).unlink(missing_ok=True)
 
     def read(self, job: str) -> Record | None:
         """Return the record of a job, or ``None`` if there is none."""

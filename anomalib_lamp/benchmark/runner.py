@@ -58,6 +58,7 @@ def compare(
     if dry_run:
         print("\n".join([*map(str, pending), f"{len(pending)} of {len(jobs)} jobs to run."]))
         return
+    folder.drop_failures({job.id for job in jobs})
     write_durably(folder.root / "spec.yaml", spec.read_text(encoding="utf-8"))
     chosen: Executor = (
         RayExecutor(address, cpus, gpus, retries) if executor == "ray" else LocalExecutor(processes, retries)

@@ -20,15 +20,23 @@ from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import Trainer
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from anomalib_lamp.data import SyntheticParts
 
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
-MEASURE_DEFAULTS = {"latency_batch_sizes": [1, 32], "latency_image_size": 256, "export": True}
 WEIGHTS = ("imagenet", "local", "random")
 SET_BY_US = ("callbacks", "default_root_dir", "enable_progress_bar", "logger", "num_nodes", "strategy")
 MEASURED_BY_US = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
 HELD_OUT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
+
+
+class Measure(BaseModel, strict=True):
+    """What is measured beside the metrics."""
+
+    latency_batch_sizes: list[PositiveInt] = [1, 32]
+    latency_image_size: PositiveInt = 256
+    export: bool = True
 
 
 class SpecError(ValueError):
@@ -146,7 +154,7 @@ class _Reader:
         spec = self._load()
         self._known_keys(spec, SPEC_KEYS, ())
         seeds = self._seeds(spec)
-        measure = MEASURE_DEFAULTS | self._known_keys(spec.get("measure", {}), MEASURE_DEFAULTS, ("measure",))
+        measure = self._measure(spec.get("measure", {}))
         trainer = self._trainer(spec.get("trainer", {}), ("trainer",))
         data = self._entries(spec, "data")
         models = self._entries(spec, "models")
@@ -196,6 +204,17 @@ class _Reader:
             return []
         return seeds
 
+    def _measure(self, given: Any) -> dict[str, Any]:
+        """Return what is measured, with the defaults of what was not given."""
+        given = self._known_keys(given, list(Measure.model_fields), ("measure",))
+        try:
+            return Measure(**given).model_dump()
+        except ValidationError as error:
+            for fault in error.errors():
+                key, got = fault["loc"][0], given[fault["loc"][0]]
+                self._problem(("measure", key), f"{key}: {fault['msg']}, got {got!r}")
+        return {}
+
     def _trainer(self, given: Any, place: tuple) -> dict[str, Any]:
         """Return checked arguments of Lightning's Trainer."""
         arguments = self._known_keys(given, signature(Trainer).parameters, place)
@@ -230,17 +249,19 @@ class _Reader:
             return
         parameters = signature(cls).parameters
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
-        if section == "data":
-            init_args = self._held_out(init_args, parameters, (*place, "init_args", "val_split_mode"))
-        else:
+        if section == "models":
             init_args = {name: False for name in MEASURED_BY_US if name in parameters} | init_args
         for choice in self._choices(entry.get("grid", {}), parameters, (*place, "grid")):
-            resolved = self._resolve(cls, init_args | choice, choice, place)
+            given = init_args | choice
+            if section == "data" and "val_split_mode" in parameters:
+                stands = "grid" if "val_split_mode" in choice else "init_args"
+                given = self._held_out(given, (*place, stands, "val_split_mode"))
+            resolved = self._resolve(cls, given, choice, place)
             yield _Variant(
                 name=" ".join([name, *(f"{key}={_plain(value)}" for key, value in choice.items())]),
                 grid=choice,
                 config={"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": resolved},
-                takes_seed="seed" in parameters and (init_args | choice).get("seed") is None,
+                takes_seed="seed" in parameters and given.get("seed") is None,
                 line=self.lines.get(place, 1),
                 trainer=trainer,
                 weights=entry.get("weights") or _weights(resolved),
@@ -262,10 +283,8 @@ class _Reader:
         self._problem(place, f"no {base.__name__} is called {class_path!r}{_nearest(class_path, names)}")
         return None
 
-    def _held_out(self, init_args: dict[str, Any], parameters: Mapping[str, Any], place: tuple) -> dict[str, Any]:
+    def _held_out(self, init_args: dict[str, Any], place: tuple) -> dict[str, Any]:
         """Return the arguments of a data set with validation images that are not test images."""
-        if "val_split_mode" not in parameters:
-            return init_args
         mode = init_args.get("val_split_mode", HELD_OUT["val_split_mode"])
         if mode in ("same_as_test", "none"):
             self._problem(

@@ -4,11 +4,11 @@ import io
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +17,7 @@ from conftest import SMALL_PARTS
 from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp.benchmark.executors import Event, LocalExecutor, RayExecutor
 from anomalib_lamp.benchmark.job import _prepare
@@ -186,6 +186,17 @@ def test_the_same_command_runs_only_what_failed(sweep):
     assert [name for name in before if after[name] != before[name]] == [f"{broken.job}.json"]
 
 
+def test_a_failure_is_forgotten_when_its_entry_is_mended(sweep, parts_root, tmp_path):
+    folder, _ = sweep
+    out = shutil.copytree(folder / "out", tmp_path / "out")
+    models = yaml.safe_load((folder / "spec.yaml").read_text())["models"]
+    models.pop("broken")
+    mended = write_spec(tmp_path, parts_root, models, seeds=[0])
+    assert [record.status for record in ResultFolder(out).records()].count("failed") == 1
+    compare(mended, out=out, quiet=True)
+    assert {record.status for record in read_records(out / "results.jsonl")} == {"finished"}
+
+
 def test_a_folder_of_another_spec_is_refused(sweep, parts_root, tmp_path, capsys):
     folder, _ = sweep
     spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, seeds=[5])
@@ -322,16 +333,6 @@ def test_the_live_table_counts(sweep):
     progress.show(Event(jobs[-1], "failed"))
     assert math.isclose(progress.seconds_left(), 0)
     assert "ValueError" in console.file.getvalue().splitlines()[-1]
-
-
-def test_f1_is_that_of_the_validation_threshold(sweep):
-    """The threshold is not in the record, so look for one on the scores that gives the recorded F1."""
-    folder, _ = sweep
-    record = record_of(folder, "padim")
-    truth = np.array([image.anomalous for image in record.images])
-    scores = np.array([image.score for image in record.images])
-    possible = [f1_score(truth, scores > threshold, zero_division=0) for threshold in [-1, *scores]]
-    assert min(abs(value - record.metrics.image_F1) for value in possible) < 1e-9
 
 
 def test_problems_are_one_error(tmp_path):

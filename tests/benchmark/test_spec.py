@@ -121,7 +121,16 @@ def test_thresholds_come_from_held_out_training_images(tmp_path):
         ("seeds: [0, 3]", "seeds: 3", 15, "expected a list of integers from 0 up, got 3"),
         ("seeds:", "seds:", 15, "unknown key 'seds'; did you mean seeds"),
         ("num_workers: 0", "val_split_mode: same_as_test", 4, "leaves no validation images apart from the test set"),
+        (
+            "grid: {category: [washer, fabric]}",
+            "grid: {val_split_mode: [none]}",
+            5,
+            "leaves no validation images apart",
+        ),
         ("seeds: [0, 3]", "seeds: [0, 3", 16, "not YAML"),
+        ("seeds: [0, 3]", "measure: {latency_batch_sizes: 1}", 15, "latency_batch_sizes: Input should be a valid list"),
+        ("seeds: [0, 3]", "measure: {export: maybe}", 15, "export: Input should be a valid boolean, got 'maybe'"),
+        ("seeds: [0, 3]", "measure: {latency_image_size: 0}", 15, "should be greater than 0, got 0"),
         ("trainer: {prec", "weights: coco, trainer: {prec", 14, "expected one of imagenet, local, random, got 'coco'"),
     ],
 )

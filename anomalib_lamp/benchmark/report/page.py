@@ -11,7 +11,7 @@ from anomalib_lamp.benchmark.statistics import EXACT_UP_TO, Ranking, Summary, co
 METHOD = (
     "One job is one model trained on one data set with one seed; ± is the standard deviation over seeds (n - 1).",
     "AUROC and AUPRO come from the raw scores, before any clipping or normalisation that could make ties.",
-    "Thresholds, and with them the F1 scores, come from training images held out for it, never from the test set.",
+    "Thresholds, and with them F1, come from validation images (a tenth of those to train with), never tested ones.",
     "Latency is measured apart from metrics and image writing, pre- and post-processing included, after warm-up.",
     "Failed jobs and missing values are counted and named; nothing is left out silently. A dash means not measured.",
 )
