@@ -237,7 +237,7 @@ def test_calibration_is_chosen_where_normal_errors_keep_their_place(model_with_a
 def test_an_uncalibrated_map_has_to_be_clearly_better(model_with_a_weak_place, monkeypatch, uncalibrated, chosen):
     quality = {"none": uncalibrated, "location": 0.9}
 
-    def judge(model, metric, calibrations, poolings, *_):
+    def judge(_, metric, calibrations, poolings, *__):
         return [Choice(metric, calibration, poolings[0], quality[calibration]) for calibration in calibrations]
 
     monkeypatch.setattr("anomalib_lamp.models.lamp_ae.calibration._judge", judge)
