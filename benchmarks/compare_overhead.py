@@ -1,4 +1,4 @@
-"""Measures what `anomalib-lamp compare` costs beside a plain loop of Engine.train and Engine.test, in one run.
+"""Measures what `anomalib-lamp compare` costs beside a plain loop of Engine.fit and Engine.test, in one run.
 
 python benchmarks/compare_overhead.py benchmarks/results/compare_overhead.json    (seven minutes on two cores)
 """

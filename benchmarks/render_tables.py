@@ -6,10 +6,13 @@ python benchmarks/render_tables.py    (a test says when it has to be run)
 from pathlib import Path
 
 import mnist
+import numpy as np
 from poster_table import beside_the_poster
 
 from anomalib_lamp.benchmark.records import read_records
 from anomalib_lamp.benchmark.report import compact_table, render_between, render_table
+from anomalib_lamp.benchmark.report.tables import Column, Table, order_models, text
+from anomalib_lamp.benchmark.statistics import summarize
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -20,12 +23,29 @@ def metric_table(results: str, metric: str) -> str:
     return render_table(compact_table(read_records(RESULTS / results), metric))
 
 
+def variants_table(results: str) -> str:
+    """Return image / pixel AUROC, means over seeds, with a row per model and a column per data set, best first."""
+    summaries = summarize(read_records(RESULTS / results))
+    means = {
+        (summary.model, summary.data): [summary.metrics[metric].mean for metric in ("image_AUROC", "pixel_AUROC")]
+        for summary in summaries
+    }
+    names = sorted({data for _, data in means})
+    columns = (Column("variant", numeric=False), *map(Column, [*names, "mean"]))
+    rows = []
+    for model in order_models(summaries):
+        pairs = [means[model, data] for data in names]
+        rows.append([model, *(f"{image:.3f} / {pixel:.3f}" for image, pixel in [*pairs, np.mean(pairs, axis=0)])])
+    return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
+
+
 TABLES = {
     "README.md": {"image AUROC": lambda: metric_table("baselines.jsonl", "image_AUROC")},
     "benchmarks/README.md": {
         "image AUROC": lambda: metric_table("baselines.jsonl", "image_AUROC"),
         "pixel AUROC": lambda: metric_table("baselines.jsonl", "pixel_AUROC"),
         "AUPRO": lambda: metric_table("baselines.jsonl", "AUPRO"),
+        "ablation": lambda: variants_table("ablation.jsonl"),
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),
         "poster, bottle": lambda: beside_the_poster(read_records(RESULTS / "poster_bottle.jsonl")),
