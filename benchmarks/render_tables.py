@@ -6,7 +6,6 @@ python benchmarks/render_tables.py    (a test says when it has to be run)
 from pathlib import Path
 
 import mnist
-import numpy as np
 from poster_table import beside_the_poster
 
 from anomalib_lamp.benchmark.records import read_records
@@ -26,16 +25,15 @@ def metric_table(results: str, metric: str) -> str:
 def variants_table(results: str) -> str:
     """Return image / pixel AUROC, means over seeds, with a row per model and a column per data set, best first."""
     summaries = summarize(read_records(RESULTS / results))
-    means = {
-        (summary.model, summary.data): [summary.metrics[metric].mean for metric in ("image_AUROC", "pixel_AUROC")]
+    cells = {
+        (summary.model, summary.data): " / ".join(
+            f"{summary.metrics[metric].mean:.3f}" for metric in ("image_AUROC", "pixel_AUROC")
+        )
         for summary in summaries
     }
-    names = sorted({data for _, data in means})
-    columns = (Column("variant", numeric=False), *map(Column, [*names, "mean"]))
-    rows = []
-    for model in order_models(summaries):
-        pairs = [means[model, data] for data in names]
-        rows.append([model, *(f"{image:.3f} / {pixel:.3f}" for image, pixel in [*pairs, np.mean(pairs, axis=0)])])
+    names = sorted({summary.data for summary in summaries})
+    rows = [[model, *(cells.get((model, data), "–") for data in names)] for model in order_models(summaries)]
+    columns = (Column("variant", numeric=False), *map(Column, names))
     return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
 
 
