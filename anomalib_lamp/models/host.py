@@ -65,7 +65,7 @@ class HostMixin(LightningModule):
     default_image_size: int = 256
 
     def setup(self, stage: str) -> None:
-        """Before fitting, apply the model's training budget unless the trainer was given one."""
+        """Before fitting, check the precision, and apply the model's budget unless the trainer was given one."""
         if stage == "fit":
             if self.trainer.precision not in PRECISIONS:
                 msg = f"Expected a trainer's precision of {', '.join(PRECISIONS)}, got {self.trainer.precision}."

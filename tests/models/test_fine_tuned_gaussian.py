@@ -144,6 +144,7 @@ class TestTraining:
         model = small_model(max_steps=2)
         engine = make_engine(limit_val_batches=0)
         engine.fit(model, datamodule=data)
+        assert not model._map_is_outdated
         images = torch.rand(2, 3, 64, 64)
         saved = FineTunedGaussian.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
         assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)

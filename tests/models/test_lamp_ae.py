@@ -275,6 +275,7 @@ class TestCalibration:
         model = small_model(max_steps=2, seed=0, calibration="location")
         engine = make_engine(**limit)
         engine.fit(model, datamodule=parts)
+        assert model.model.anomaly_map_generator.location_mean.shape == (64, 64)
         images = torch.rand(2, 3, 64, 64)
         saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
         assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
