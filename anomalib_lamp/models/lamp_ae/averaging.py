@@ -32,7 +32,7 @@ class BestAverage:
         >>> best = BestAverage(network, images, images, nn.functional.mse_loss)
         >>> best.follow(network, step=1)
         >>> best.check()
-        >>> best.loss_of_kept < math.inf
+        >>> best.loss_of_kept == best.loss_on(images, images)
         True
     """
 
@@ -41,13 +41,13 @@ class BestAverage:
     ) -> None:
         self._average = AveragedModel(network, multi_avg_fn=_moving_average, use_buffers=True)
         self._average.eval()
-        self._damaged = damaged.split(CHUNK)
-        self._normal = normal.split(CHUNK)
+        self._damaged = damaged
+        self._normal = normal
         self._loss = loss
         self._followed = self._checked = 0
         self._learning: dict[str, Tensor] | None = None
         self.kept: dict[str, Tensor] = copy.deepcopy(network.state_dict())
-        self.loss_of_kept = math.inf
+        self.loss_of_kept = self.loss_of_last = math.inf
 
     def follow(self, network: nn.Module, step: int) -> None:
         """Take the network's weights after a step into the average; once, if gradients are accumulated."""
@@ -55,20 +55,24 @@ class BestAverage:
             self._average.update_parameters(network)
         self._followed = step
 
-    @torch.no_grad()
     def check(self) -> None:
         """Keep the average if it repairs the held-out images better than all before."""
         if self._checked == self._followed:
             return
         self._checked = self._followed
-        losses = [
-            self._loss(self._average(damaged), normal) * len(normal)
-            for damaged, normal in zip(self._damaged, self._normal, strict=True)
-        ]
-        loss = torch.stack(losses).sum().item()
-        if loss < self.loss_of_kept:
-            self.loss_of_kept = loss
+        self.loss_of_last = self.loss_on(self._damaged, self._normal)
+        if self.loss_of_last < self.loss_of_kept:
+            self.loss_of_kept = self.loss_of_last
             self.kept = copy.deepcopy(self._average.module.state_dict())
+
+    @torch.no_grad()
+    def loss_on(self, damaged: Tensor, normal: Tensor) -> float:
+        """Return the mean loss of the average on damaged images that should be returned as normal ones."""
+        losses = [
+            self._loss(self._average(some_damaged), some_normal) * len(some_normal)
+            for some_damaged, some_normal in zip(damaged.split(CHUNK), normal.split(CHUNK), strict=True)
+        ]
+        return torch.stack(losses).sum().item() / len(normal)
 
     def show(self, network: nn.Module) -> None:
         """Give the network the weights that are kept, for validation or for good."""

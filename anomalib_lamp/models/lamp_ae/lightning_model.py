@@ -23,13 +23,14 @@ from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weigh
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
+from .adaptive_shift import AdaptiveShift
 from .anomaly_map import CALIBRATIONS
 from .averaging import BestAverage
 from .calibration import METRICS_TO_TRY, POOLINGS_TO_TRY, Choice, calibrate
 from .torch_model import LampAEModel
 
 AUTO = "auto"
-JUDGES = 32  # held-out images by which weights are chosen
+JUDGES = 32  # held-out images by which weights are chosen, and learnt ones beside them
 CHECKS = 20  # of the weights in a training
 CHECK_EVERY = 50  # steps, in a training without a limit
 
@@ -48,7 +49,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     choice is printed, and kept in the checkpoint.
 
     The held-out images also choose the weights: the moving average, looked at twenty times in a training, that repairs
-    them best is what is validated, saved and kept. It is the last one unless few images are learnt by heart.
+    them best is what is validated, saved and kept. It is the last one unless few images are learnt by heart. Where the
+    held-out images are repaired clearly worse than learnt ones, the images to learn are shifted at random from then on.
 
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
@@ -60,6 +62,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             plain reconstruction.
         corruption_kinds: What damaged regions are filled with: some of ``colour``, ``texture``, ``shift``, ``swap``,
             ``recolour``; ``null`` for all.
+        furthest_shift: How far images are shifted at most once they are learnt by heart, as a fraction of their side,
+            in [0, 1); 0 for never.
         base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
         amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
         reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
@@ -120,6 +124,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         latent_channels: int = 64,
         corruption_strength: float = 1.0,
         corruption_kinds: list[str] | None = None,
+        furthest_shift: float = 0.125,
         base_loss: str = "ssim",
         amplify: bool = True,
         reduction: str = "sum",
@@ -183,6 +188,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             "poolings": POOLINGS_TO_TRY if pooling == AUTO else (pooling,),
         }
         self.corruption = Corruption(corruption_strength, corruption_kinds)
+        self.shift = AdaptiveShift(furthest_shift)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -191,6 +197,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.mixed_precision = mixed_precision
         self.seed = seed
         self._normal: Tensor | None = None
+        self._learnt: tuple[Tensor, Tensor] | None = None
         self._choice: Choice | None = None
         self._best: BestAverage | None = None
         self._interrupted: dict[str, Any] | None = None
@@ -198,7 +205,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
 
     def on_train_start(self) -> None:
         """Hold images out that choose weights and map, and calibrate it."""
-        _, held_out = self.split_training_images()
+        to_learn, held_out = self.split_training_images()
         if not held_out:
             self._without_held_out()
             return
@@ -206,20 +213,29 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         steps = self.trainer.estimated_stepping_batches
         self._check_every = max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
         judges = self._normal[:JUDGES]
+        learnt = self._some_of(to_learn, len(judges))
         self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self._loss_of)
+        self._learnt = repeatably(self.corruption, learnt), learnt
+        self.shift.reach = 0.0
         if self.resumes and self._interrupted:
-            self._best.load_state_dict(self._interrupted)
+            self._best.load_state_dict(self._interrupted["best_average"])
+            self.shift.reach = self._interrupted["shift_reach"]
+
+    def _some_of(self, indices: list[int], count: int) -> Tensor:
+        """Read training images, evenly spread over all that are learnt; as many as judge, so their damage is alike."""
+        spread = [indices[number * len(indices) // count] for number in range(count)]
+        return torch.cat([batch.image for batch in self.training_batches(spread)])  # type: ignore[misc]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save, beside the weights that are kept, those that are learnt."""
         super().on_save_checkpoint(checkpoint)
         if self._best:
-            checkpoint["best_average"] = self._best.state_dict()
+            checkpoint["interrupted"] = {"best_average": self._best.state_dict(), "shift_reach": self.shift.reach}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the weights that were learnt, should the training go on."""
         super().on_load_checkpoint(checkpoint)
-        self._interrupted = checkpoint.get("best_average")
+        self._interrupted = checkpoint.get("interrupted")
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Learn on with the weights that learn, not with those that were validated and saved."""
@@ -228,12 +244,13 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             self._best.learn_on(self.model.network)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Follow the network; look from time to time how its average does on held-out images."""
+        """Follow the network; look from time to time how its average does on held-out and on learnt images."""
         super().on_train_batch_end(*args, **kwargs)
-        if self._best:
+        if self._best and self._learnt:
             self._best.follow(self.model.network, self.trainer.global_step)
             if self.trainer.global_step % self._check_every == 0:
                 self._best.check()
+                self.shift.adapt(self._best.loss_of_last, self._best.loss_on(*self._learnt))
 
     def _without_held_out(self) -> None:
         """Say what happens with too few images to hold some out."""
@@ -275,7 +292,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         if self._normal is not None:
             self._show_kept()
             rank_zero_info(f"By {len(self._normal)} held-out training images: {self._choice}.")
-        self._best = self._normal = None
+        self._best = self._normal = self._learnt = None
         self.let_go()
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
@@ -293,6 +310,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         images = self.to_learn(batch)
         if not len(images):
             return self.nothing_to_learn()
+        images = self.shift(images)
         damaged = self.corruption(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             reconstruction = self.model(damaged)
@@ -303,6 +321,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
+        self.log("shift_reach", self.shift.reach, on_step=True)
         return loss
 
     def _loss_of(self, reconstruction: Tensor, images: Tensor) -> Tensor:
