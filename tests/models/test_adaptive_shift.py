@@ -34,7 +34,7 @@ def windows(image, down, right):
 
 def test_every_image_is_shifted_in_its_own_way_by_whole_pixels():
     images = torch.rand(200, 3, 32, 64)
-    shifted = far_reaching(2)(images)
+    shifted = far_reaching(4)(images)
     found = []
     for image, moved in zip(images.numpy(), shifted.numpy(), strict=True):
         equal = [place for place, window in windows(image, 2, 4).items() if np.array_equal(window, moved)]
@@ -54,12 +54,12 @@ def test_nothing_is_done_or_drawn_without_need():
 
 
 def test_the_reach_grows_to_its_limit_and_shrinks_to_nothing():
-    shift = AdaptiveShift(0.07)
+    shift = AdaptiveShift(0.04)
     reaches = []
     for losses in [LEARNT_BY_HEART] * 4 + [NOT_LEARNT_BY_HEART] * 4:
         shift.adapt(**losses)
         reaches.append(shift.reach)
-    assert reaches == pytest.approx([1 / 32, 2 / 32, 0.07, 0.07, 0.07 - 1 / 32, 0.07 - 2 / 32, 0, 0])
+    assert reaches == pytest.approx([1 / 64, 2 / 64, 0.04, 0.04, 0.04 - 1 / 64, 0.04 - 2 / 64, 0, 0])
 
 
 def test_a_furthest_shift_of_zero_never_shifts():
@@ -88,10 +88,10 @@ class TestInTraining:
         never, _, reaches = self.fit(make_engine, parts, furthest_shift=0.0)
         assert reaches == [0, 0, 0, 0]
         model, engine, reaches = self.fit(make_engine, parts)
-        assert reaches == pytest.approx([0, 1 / 32, 2 / 32, 3 / 32])
+        assert reaches == pytest.approx([0, 1 / 64, 2 / 64, 3 / 64])
         assert not torch.equal(self.weights(model), self.weights(never))
         _, _, reaches = self.fit(make_engine, parts, max_steps=6, ckpt_path=engine.best_model_path)
-        assert reaches == pytest.approx([4 / 32, 4 / 32])
+        assert reaches == pytest.approx([4 / 64, 5 / 64])
 
     def test_weights_are_the_same_where_nothing_is_learnt_by_heart(self, make_engine, parts, monkeypatch):
         monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", float("inf"))
