@@ -291,7 +291,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         """Keep the best weights, print what was decided, and let go of the images."""
         if self._normal is not None:
             self._show_kept()
-            rank_zero_info(f"By {len(self._normal)} held-out training images: {self._choice}.")
+            rank_zero_info(
+                f"By {len(self._normal)} held-out training images: {self._choice}; "
+                f"images to learn shifted by up to {self.shift.reach:.1%} of their side at the end."
+            )
         self._best = self._normal = self._learnt = None
         self.let_go()
 
