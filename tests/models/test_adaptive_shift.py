@@ -73,9 +73,9 @@ def test_rejects_a_shift_out_of_range(furthest):
 
 
 class TestInTraining:
-    def fit(self, make_engine, parts, max_steps=4, ckpt_path=None, **arguments):
+    def fit(self, make_engine, parts, max_steps=4, ckpt_path=None, trainer=None, **arguments):
         model = LampAE(width=4, depth=3, image_size=64, max_steps=max_steps, seed=0, visualizer=False, **arguments)
-        engine = make_engine(logger=CSVLogger(parts.root.parent, name="curves"), log_every_n_steps=1)
+        engine = make_engine(logger=CSVLogger(parts.root.parent, name="curves"), log_every_n_steps=1, **(trainer or {}))
         engine.fit(model, datamodule=parts, ckpt_path=ckpt_path)
         curves = pd.read_csv(f"{engine.trainer.logger.log_dir}/metrics.csv")
         return model, engine, curves["shift_reach"].dropna().tolist()
@@ -92,6 +92,11 @@ class TestInTraining:
         assert not torch.equal(self.weights(model), self.weights(never))
         _, _, reaches = self.fit(make_engine, parts, max_steps=6, ckpt_path=engine.best_model_path)
         assert reaches == pytest.approx([4 / 64, 5 / 64])
+
+    def test_gradients_that_are_accumulated_count_as_one_step(self, make_engine, parts, monkeypatch):
+        monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", 0.0)
+        _, _, reaches = self.fit(make_engine, parts, trainer={"accumulate_grad_batches": 2})
+        assert reaches[-1] == pytest.approx(3 / 64)
 
     def test_weights_are_the_same_where_nothing_is_learnt_by_heart(self, make_engine, parts, monkeypatch):
         monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", float("inf"))

@@ -32,6 +32,7 @@ class BestAverage:
         >>> best = BestAverage(network, images, images, nn.functional.mse_loss)
         >>> best.follow(network, step=1)
         >>> best.check()
+        True
         >>> best.loss_of_kept == best.loss_on(images, images)
         True
     """
@@ -55,15 +56,16 @@ class BestAverage:
             self._average.update_parameters(network)
         self._followed = step
 
-    def check(self) -> None:
-        """Keep the average if it repairs the held-out images better than all before."""
+    def check(self) -> bool:
+        """Keep the average if it repairs the held-out images better than all before; return whether it is a new one."""
         if self._checked == self._followed:
-            return
+            return False
         self._checked = self._followed
         self.loss_of_last = self.loss_on(self._damaged, self._normal)
         if self.loss_of_last < self.loss_of_kept:
             self.loss_of_kept = self.loss_of_last
             self.kept = copy.deepcopy(self._average.module.state_dict())
+        return True
 
     @torch.no_grad()
     def loss_on(self, damaged: Tensor, normal: Tensor) -> float:

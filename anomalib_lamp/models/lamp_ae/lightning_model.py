@@ -248,8 +248,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         super().on_train_batch_end(*args, **kwargs)
         if self._best and self._learnt:
             self._best.follow(self.model.network, self.trainer.global_step)
-            if self.trainer.global_step % self._check_every == 0:
-                self._best.check()
+            if self.trainer.global_step % self._check_every == 0 and self._best.check():
                 self.shift.adapt(self._best.loss_of_last, self._best.loss_on(*self._learnt))
 
     def _without_held_out(self) -> None:
