@@ -54,7 +54,7 @@ def test_the_average_that_is_best_is_kept():
     expected = min(moving_averages(values), key=lambda average: abs(average - 30))
     assert best.kept["weight"].item() == pytest.approx(expected, rel=1e-4)
     assert best.kept["statistic"].item() == pytest.approx(2 * expected, rel=1e-4)
-    assert best.loss_of_kept == pytest.approx((expected - 30) ** 2, rel=1e-3)
+    assert best.loss_of_kept == pytest.approx(20 * (expected - 30) ** 2, rel=1e-3)
 
 
 def test_learning_goes_on_after_the_kept_weights_were_shown():

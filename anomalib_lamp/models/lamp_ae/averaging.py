@@ -69,12 +69,12 @@ class BestAverage:
 
     @torch.no_grad()
     def loss_on(self, damaged: Tensor, normal: Tensor) -> float:
-        """Return the mean loss of the average on damaged images that should be returned as normal ones."""
+        """Return the loss of the average, summed over damaged images that should be returned as normal ones."""
         losses = [
             self._loss(self._average(some_damaged), some_normal) * len(some_normal)
             for some_damaged, some_normal in zip(damaged.split(CHUNK), normal.split(CHUNK), strict=True)
         ]
-        return torch.stack(losses).sum().item() / len(normal)
+        return torch.stack(losses).sum().item()
 
     def show(self, network: nn.Module) -> None:
         """Give the network the weights that are kept, for validation or for good."""
