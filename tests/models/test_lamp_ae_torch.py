@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from anomalib_lamp.functional import reconstruction_error
 from anomalib_lamp.models.lamp_ae import LampAEModel
-from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, pool_score
+from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, errors_by_metric
 from anomalib_lamp.models.lamp_ae.calibration import Choice, calibrate
 
 ARCHITECTURES = [
@@ -111,7 +111,7 @@ def test_map_for_the_score_counts_less_at_the_border():
 def test_calibrated_map_sets_errors_against_those_of_their_place():
     x, y = torch.rand(6, 3, 32, 40), torch.rand(6, 3, 32, 40)
     maps = AnomalyMapGenerator("l1+ssim", sigma=2.0, calibration="location")
-    maps.calibrate(maps.errors(x[:5], y[:5]))
+    maps.calibrate(errors_by_metric(x[:5], y[:5], maps.metrics))
     by_metric = [error / error[:5].mean() for error in reference_errors(x, y, "l1+ssim")]
     errors = smooth(sum(by_metric), 2)
     normal, new = errors[:5], errors[5]
@@ -130,7 +130,7 @@ def levels_by_numpy(errors):
 def test_an_images_own_level_is_divided_out_where_it_makes_the_peaks():
     errors = 0.4 * torch.linspace(0.1, 1, 12)[:, None, None, None] * torch.rand(12, 1, 32, 32)
     maps = AnomalyMapGenerator("l1", sigma=0)
-    maps.calibrate(errors)
+    maps.calibrate({"l1": errors[:, 0]})
     levels = levels_by_numpy(errors[:, 0].numpy())
     peaks = (errors[:, 0].numpy() * border(32, 32)).max((1, 2))
     slope, explained = np.polyfit(np.log(levels), np.log(peaks), 1)[0], np.corrcoef(np.log(levels), np.log(peaks))
@@ -139,7 +139,7 @@ def test_an_images_own_level_is_divided_out_where_it_makes_the_peaks():
     assert 0.8 < expected < 1
     usual = np.sort(levels)[5]  # torch's median of an even number is the lower one
     odds = (errors / (1 - errors))[:, 0].numpy() * (usual / levels)[:, None, None] ** expected
-    np.testing.assert_allclose(maps.map_of(errors)[:, 0].numpy(), odds / (1 + odds), rtol=1e-3)
+    np.testing.assert_allclose(maps.map_of({"l1": errors[:, 0]})[:, 0].numpy(), odds / (1 + odds), rtol=1e-3)
 
 
 @pytest.mark.parametrize("count", [7, 100])
@@ -147,15 +147,16 @@ def test_levels_stay_where_peaks_do_not_depend_on_them_or_images_are_few(count):
     errors = 0.1 * torch.rand(count, 1, 1, 1).expand(-1, 1, 32, 32).clone()
     errors[..., 16, 16] = 0.5 if count > 7 else 3 * errors[..., 0, 0]
     maps = AnomalyMapGenerator("l1", sigma=0)
-    maps.calibrate(errors)
+    maps.calibrate({"l1": errors[:, 0]})
     assert maps.level_exponent == 0
-    torch.testing.assert_close(maps.map_of(errors), errors)
+    torch.testing.assert_close(maps.map_of({"l1": errors[:, 0]}), errors)
 
 
 def test_calibrated_maps_grow_strictly_and_do_not_saturate():
     maps = AnomalyMapGenerator("l1", sigma=0, calibration="location")
-    maps.calibrate(0.001 * torch.rand(4, 1, 32, 32))
-    values = [maps.map_of(torch.full((1, 1, 32, 32), error))[0, 0, 16, 16].item() for error in np.linspace(0, 1, 101)]
+    maps.calibrate({"l1": 0.001 * torch.rand(4, 32, 32)})
+    errors = torch.linspace(0, 1, 101)[:, None, None].expand(-1, 32, 32)
+    values = maps.map_of({"l1": errors})[:, 0, 16, 16].tolist()
     assert 0 < values[0] < values[-1] < 1
     assert (np.diff(values) > 0).all()
 
@@ -172,18 +173,9 @@ def test_decisions_and_statistics_are_part_of_the_state():
     calibrate(model, images, metrics=["l1+ssim"], calibrations=["location"], poolings=["topk"])
     other = LampAEModel(width=4, depth=3).eval()
     other.load_state_dict(model.state_dict())
-    assert (other.anomaly_map_generator.metric, other.pooling) == ("l1+ssim", "topk")
+    assert (other.anomaly_map_generator.metric, other.score_generator.pooling) == ("l1+ssim", "topk")
     torch.testing.assert_close(other(images).anomaly_map, model(images).anomaly_map)
-
-
-def test_pooling_equals_numpy():
-    maps = torch.rand(3, 1, 20, 10)
-    flat = maps.numpy().reshape(3, -1)
-    np.testing.assert_allclose(pool_score(maps, "max").numpy()[:, 0], flat.max(1))
-    np.testing.assert_allclose(pool_score(maps, "mean").numpy()[:, 0], flat.mean(1), rtol=1e-5)
-    largest = np.sort(flat, axis=1)[:, -20:]
-    np.testing.assert_allclose(pool_score(maps, "topk", 0.1).numpy()[:, 0], largest.mean(1), rtol=1e-5)
-    np.testing.assert_allclose(pool_score(maps, "topk", 1e-9).numpy()[:, 0], flat.max(1))
+    torch.testing.assert_close(other(images).pred_score, model(images).pred_score)
 
 
 def test_predictions_are_within_the_unit_interval_even_at_the_worst():
@@ -197,8 +189,7 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
         predictions = model(torch.rand(2, 3, 32, 32).round())
         assert 0 <= predictions.anomaly_map.min() <= predictions.anomaly_map.max() <= 1
         assert predictions.pred_score.shape == (2, 1)
-        for_scores = model.anomaly_map_generator.to_score(predictions.anomaly_map)
-        torch.testing.assert_close(predictions.pred_score[:, 0], for_scores.amax((1, 2, 3)))
+        assert 0 < predictions.pred_score.min() <= predictions.pred_score.max() < 1
 
 
 class Repairs(torch.nn.Module):
@@ -236,11 +227,9 @@ def test_calibration_is_chosen_where_normal_errors_keep_their_place(model_with_a
 @pytest.mark.parametrize(("uncalibrated", "chosen"), [(0.95, "none"), (0.91, "location"), (0.85, "location")])
 def test_an_uncalibrated_map_has_to_be_clearly_better(model_with_a_weak_place, monkeypatch, uncalibrated, chosen):
     quality = {"none": uncalibrated, "location": 0.9}
-
-    def judge(_, metric, calibrations, poolings, *__):
-        return [Choice(metric, calibration, poolings[0], quality[calibration]) for calibration in calibrations]
-
-    monkeypatch.setattr("anomalib_lamp.models.lamp_ae.calibration._judge", judge)
+    where = "anomalib_lamp.models.lamp_ae.calibration"
+    monkeypatch.setattr(f"{where}._pixel_auroc", lambda *how: quality[how[3]])
+    monkeypatch.setattr(f"{where}._image_auroc", lambda *how: quality[how[2]])
     assert calibrate(model_with_a_weak_place, grey_images()).calibration == chosen
     assert model_with_a_weak_place.anomaly_map_generator.calibration == chosen
 

@@ -1,6 +1,6 @@
-"""From a reconstruction to an anomaly map, and from a map to a score."""
+"""From a reconstruction to an anomaly map."""
 
-import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
 CALIBRATIONS = ("none", "location")
-POOLINGS = ("max", "mean", "topk")
 BORDER = 1 / 16  # of the smaller side: errors weigh less there in the score
 LEVEL_PATCHES = 16  # along a side: the level of an image is the median over patches
 LEAST = 1e-6  # error whose logarithm is taken
@@ -47,7 +46,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     Example:
         >>> generator = AnomalyMapGenerator("l1+ssim", calibration="location")
         >>> clean, noisy = torch.rand(8, 3, 32, 32), torch.rand(8, 3, 32, 32)
-        >>> generator.calibrate(generator.errors(noisy, clean))
+        >>> generator.calibrate(errors_by_metric(noisy, clean, ["l1", "ssim"]))
         >>> generator(noisy, clean).shape
         torch.Size([8, 1, 32, 32])
     """
@@ -81,18 +80,18 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         self.register_buffer("location_spread", torch.zeros(0, 0))
         self.register_buffer("normal_level", torch.zeros(()))
 
-    def errors(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Return the error by every metric, (N, metrics, H, W), in [0, 1], neither smoothed nor calibrated."""
-        errors = [reconstruction_error(reconstruction, target, metric).mean(1) for metric in self.metric.split("+")]
-        return torch.stack(errors, dim=1)
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that the map is made of."""
+        return tuple(self.metric.split("+"))
 
-    def calibrate(self, errors: Tensor) -> None:
+    def calibrate(self, errors: Mapping[str, Tensor]) -> None:
         """Keep what normal errors are like: by metric, by image, at each location, and on the map.
 
         Args:
-            errors: What :meth:`errors` gives for normal images, (N, metrics, H, W) with N at least 2.
+            errors: What :func:`errors_by_metric` gives for at least 2 normal images.
         """
-        weights = 1 / errors.mean(dim=(0, 2, 3)).clamp(min=1e-12)
+        weights = torch.stack([1 / errors[metric].mean().clamp(min=1e-12) for metric in self.metrics])
         self.metric_weights = weights / weights.sum()
         error = self._smoothed(errors)
         self.usual_level = image_level(error).median()
@@ -103,10 +102,10 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the anomaly map of ``reconstruction`` against ``target``."""
-        return self.map_of(self.errors(reconstruction, target))
+        return self.map_of(errors_by_metric(reconstruction, target, self.metrics))
 
-    def map_of(self, errors: Tensor) -> Tensor:
-        """Return the anomaly map (N, 1, H, W) made from what :meth:`errors` gives."""
+    def map_of(self, errors: Mapping[str, Tensor]) -> Tensor:
+        """Return the anomaly map (N, 1, H, W) made from what :func:`errors_by_metric` gives."""
         return self._calibrated(self._levelled(self._smoothed(errors)))
 
     def _calibrated(self, error: Tensor) -> Tensor:
@@ -120,11 +119,12 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
             )
             raise ValueError(msg)
         z = (error - self.location_mean / 2) / (self.location_spread + 2 * self.location_spread.mean())
-        return 0.5 + 0.5 * z / (z.abs() + SOFTNESS)
+        return into_unit_interval(z)
 
-    def _smoothed(self, errors: Tensor) -> Tensor:
+    def _smoothed(self, errors: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted mean of the metrics, smoothed, (N, 1, H, W)."""
-        error = (errors * self.metric_weights[:, None, None]).sum(dim=1, keepdim=True)
+        by_metric = torch.stack([errors[metric] for metric in self.metrics], dim=1)
+        error = (by_metric * self.metric_weights[:, None, None]).sum(dim=1, keepdim=True)
         return gaussian_blur(error, self.sigma).clamp(0, 1) if self.sigma else error  # 1 + 1e-7 is not in [0, 1]
 
     def _levelled(self, error: Tensor) -> Tensor:
@@ -139,6 +139,21 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         """
         weights = border_weights(anomaly_map.shape[-2], anomaly_map.shape[-1], anomaly_map.device)
         return self.normal_level + weights * (anomaly_map - self.normal_level)
+
+
+def errors_by_metric(reconstruction: Tensor, target: Tensor, metrics: Iterable[str]) -> dict[str, Tensor]:
+    """Return the error by every metric, averaged over channels, each (N, H, W) in [0, 1]."""
+    return {metric: reconstruction_error(reconstruction, target, metric).mean(1) for metric in metrics}
+
+
+def into_unit_interval(z: Tensor) -> Tensor:
+    """Return numbers in (0, 1) that grow strictly with ``z``; 0 becomes 0.5, four becomes 0.75.
+
+    Example:
+        >>> into_unit_interval(torch.tensor([-4.0, 0.0, 4.0]))
+        tensor([0.2500, 0.5000, 0.7500])
+    """
+    return 0.5 + 0.5 * z / (z.abs() + SOFTNESS)
 
 
 def image_level(error: Tensor) -> Tensor:
@@ -206,36 +221,3 @@ def border_weights(height: int, width: int, device: torch.device | None = None) 
 def _steps_to_the_end(side: int, device: torch.device | None) -> Tensor:
     """Return 1, 2, 3, ..., 3, 2, 1."""
     return torch.minimum(torch.arange(1, side + 1, device=device), torch.arange(side, 0, -1, device=device))
-
-
-def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.001) -> Tensor:
-    """Return one score per image from its anomaly map, within the range of the map's values.
-
-    Args:
-        anomaly_map: Maps (N, 1, H, W).
-        pooling: ``max``, ``mean``, or ``topk`` for the mean of the largest values. The mean reacts to global
-            differences such as lighting rather than to defects.
-        topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1]; at least one pixel.
-
-    Returns:
-        Scores (N, 1).
-
-    Raises:
-        ValueError: If the pooling is unknown or the fraction outside (0, 1].
-
-    Example:
-        >>> pool_score(torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]]), "topk", topk_fraction=0.5)
-        tensor([[0.3500]])
-    """
-    if pooling not in POOLINGS:
-        msg = f"Expected pooling to be one of {list(POOLINGS)}, got {pooling!r}."
-        raise ValueError(msg)
-    if not 0 < topk_fraction <= 1:
-        msg = f"Expected topk_fraction in (0, 1], got {topk_fraction}."
-        raise ValueError(msg)
-    values = anomaly_map.flatten(1)
-    if pooling == "max":
-        return torch.amax(values, dim=1, keepdim=True)
-    if pooling == "topk":
-        values = values.topk(max(1, math.floor(topk_fraction * values.shape[1])), dim=1).values
-    return values.mean(dim=1, keepdim=True)

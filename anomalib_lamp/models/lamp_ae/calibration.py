@@ -1,9 +1,11 @@
 """Decides, without any real defect, how a trained LampAE makes maps and scores, and calibrates its maps."""
 
+import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from sklearn.metrics import roc_auc_score
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from anomalib_lamp.corruption import Corruption, repeatably
 
-from .anomaly_map import CALIBRATIONS, AnomalyMapGenerator, pool_score
+from .anomaly_map import CALIBRATIONS, AnomalyMapGenerator
 from .torch_model import LampAEModel
 
 METRICS_TO_TRY = ("ssim+msgms", "msgms", "l1+ssim")
@@ -21,6 +23,8 @@ VISIBLE = 0.03  # mean difference over channels from which a pixel counts as dam
 CLEARLY = 0.02  # how much better a map must be on damaged copies to be preferred to a calibrated one
 CHUNK = 16
 
+Errors = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -29,7 +33,7 @@ class Choice:
     Attributes:
         metric: Metric of the map.
         calibration: Calibration of the map.
-        pooling: Pooling of the score.
+        pooling: Pooling of the maps that make the score.
         quality: Mean of the AUROC of images and the AUROC of pixels, in [0, 1]; ``None`` if there was no choice.
     """
 
@@ -44,6 +48,15 @@ class Choice:
         return choice if self.quality is None else f"{choice} (AUROC on damaged copies {self.quality:.3f})"
 
 
+class _Half(NamedTuple):
+    """Half of the held-out images: errors as they are and damaged, where the damage is, and errors of the others."""
+
+    calibrate_by: Errors
+    normal: Errors
+    damaged: Errors
+    masks: Tensor
+
+
 @torch.no_grad()
 def calibrate(
     model: LampAEModel,
@@ -53,7 +66,7 @@ def calibrate(
     poolings: Sequence[str] = POOLINGS_TO_TRY,
     kinds: Sequence[str] | None = None,
 ) -> Choice:
-    """Choose metric, calibration and pooling, and calibrate the model's maps with normal images.
+    """Choose metric, calibration and pooling, and calibrate the model's maps and scores with normal images.
 
     Each candidate has to tell normal images from the same images with one small damaged region. Location statistics
     come from one half of the images when the other half is judged, so a calibration that only fits the images it was
@@ -74,26 +87,29 @@ def calibrate(
     if len(normal) < 4:
         msg = f"Expected at least 4 normal images to calibrate with, got {len(normal)}."
         raise ValueError(msg)
-    candidates = list(itertools.product(metrics, calibrations, poolings))
-    clean = _in_chunks(model.reconstruct, normal)
-    choice = Choice(*candidates[0])
-    if len(candidates) > 1:
+    clean = _errors_of(model, normal, metrics)
+    choice = Choice(metrics[0], calibrations[0], poolings[0])
+    if len(metrics) * len(calibrations) * len(poolings) > 1:
         damaged = _damage(normal, kinds)
-        repaired = _in_chunks(model.reconstruct, damaged)
-        masks = (damaged - normal).abs().mean(dim=1, keepdim=True) > VISIBLE
+        masks = (damaged - normal).abs().mean(dim=1) > VISIBLE
+        halves = list(_halves(clean, _errors_of(model, damaged, metrics), masks))
+        for_pixels = {
+            (metric, calibration): _pixel_auroc(model, halves, metric, calibration)
+            for metric, calibration in itertools.product(metrics, calibrations)
+        }
+        for_images = {
+            (calibration, pooling): _image_auroc(model, halves, calibration, pooling)
+            for calibration, pooling in itertools.product(calibrations, poolings)
+        }
         choice = max(
             (
-                candidate
-                for metric in metrics
-                for candidate in _judge(
-                    model, metric, calibrations, poolings, (clean, normal), (repaired, damaged), masks
-                )
+                Choice(*how, quality=(for_pixels[how[:2]] + for_images[how[1:]]) / 2)
+                for how in itertools.product(metrics, calibrations, poolings)
             ),
             key=_merit,
         )
-    maps = model.anomaly_map_generator
-    maps.metric, maps.calibration, model.pooling = choice.metric, choice.calibration, choice.pooling
-    maps.calibrate(_in_chunks(maps.errors, clean, normal))
+    model.decide(choice.metric, choice.calibration, choice.pooling)
+    model.calibrate(clean)
     return choice
 
 
@@ -108,48 +124,52 @@ def _damage(images: Tensor, kinds: Sequence[str] | None) -> Tensor:
     return repeatably(partial(_in_chunks, corruption), images)
 
 
-def _in_chunks(function: Callable[..., Tensor], *images: Tensor) -> Tensor:
-    return torch.cat([function(*chunks) for chunks in zip(*(each.split(CHUNK) for each in images), strict=True)])
+def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([function(some) for some in images.split(CHUNK)])
 
 
-def _judge(
-    model: LampAEModel,
-    metric: str,
-    calibrations: Sequence[str],
-    poolings: Sequence[str],
-    normal: tuple[Tensor, Tensor],
-    damaged: tuple[Tensor, Tensor],
-    masks: Tensor,
-) -> list[Choice]:
-    """Return all candidates of a metric with their quality."""
-    maps = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma).to(masks.device)
-    errors = [_in_chunks(maps.errors, *normal), _in_chunks(maps.errors, *damaged)]
-    labels = torch.cat([torch.zeros(len(masks), dtype=torch.bool), masks.flatten(1).any(1).cpu()])
-    choices = []
-    for calibration in calibrations:
-        maps.calibration = calibration
-        damaged_maps, for_scores = _cross_calibrated(maps, *errors)
-        pixels = _auroc(masks[..., ::2, ::2], damaged_maps[..., ::2, ::2])
-        for pooling in poolings:
-            scores = pool_score(for_scores, pooling, model.topk_fraction)
-            choices.append(Choice(metric, calibration, pooling, (_auroc(labels, scores) + pixels) / 2))
-    return choices
+def _errors_of(model: LampAEModel, images: Tensor, metrics: Sequence[str]) -> Errors:
+    """Return the errors (N, H, W) of images, for the score and for maps by any of the metrics."""
+    names = [name for metric in metrics for name in metric.split("+")]
+    chunks = [model.errors(model.reconstruct(some), some, names) for some in images.split(CHUNK)]
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _cross_calibrated(maps: AnomalyMapGenerator, normal: Tensor, damaged: Tensor) -> tuple[Tensor, Tensor]:
-    """Calibrate each half of the images by the normal errors of the other half.
+def _halves(normal: Errors, damaged: Errors, masks: Tensor) -> Iterator[_Half]:
+    """Yield each half of the images, with the normal errors of the other half to calibrate by."""
+    for first in (0, 1):
+        yield _Half(
+            calibrate_by={name: error[1 - first :: 2] for name, error in normal.items()},
+            normal={name: error[first::2] for name, error in normal.items()},
+            damaged={name: error[first::2] for name, error in damaged.items()},
+            masks=masks[first::2],
+        )
 
-    Returns:
-        The maps of the damaged images, and the maps that the scores of normal and damaged images are pooled from.
-    """
-    both = torch.stack([normal, damaged])
-    made, for_scores = torch.empty_like(both[:, :, :1]), torch.empty_like(both[:, :, :1])
-    for half in (0, 1):
-        maps.calibrate(normal[1 - half :: 2])
-        for kind in (0, 1):
-            made[kind, half::2] = maps.map_of(both[kind, half::2])
-            for_scores[kind, half::2] = maps.to_score(made[kind, half::2])
-    return made[1], for_scores.flatten(0, 1)
+
+def _pixel_auroc(model: LampAEModel, halves: Sequence[_Half], metric: str, calibration: str) -> float:
+    """Return how well calibrated maps of damaged images tell their damaged pixels from the others."""
+    generator = AnomalyMapGenerator(metric, model.anomaly_map_generator.sigma, calibration).to(halves[0].masks.device)
+    maps = []
+    for half in halves:
+        generator.calibrate(half.calibrate_by)
+        maps.append(generator.map_of(half.damaged)[:, 0])
+    masks = torch.cat([half.masks for half in halves])
+    return _auroc(masks[:, ::2, ::2], torch.cat(maps)[:, ::2, ::2])
+
+
+def _image_auroc(model: LampAEModel, halves: Sequence[_Half], calibration: str, pooling: str) -> float:
+    """Return how well calibrated scores tell damaged images from normal ones."""
+    generator = copy.deepcopy(model.score_generator)
+    generator.set_calibration(calibration)
+    generator.pooling = pooling
+    scores: list[Tensor] = []
+    labels: list[Tensor] = []
+    for half in halves:
+        generator.calibrate(half.calibrate_by)
+        is_damaged = half.masks.flatten(1).any(dim=1)
+        scores += [generator(half.normal), generator(half.damaged)]
+        labels += [torch.zeros_like(is_damaged), is_damaged]
+    return _auroc(torch.cat(labels), torch.cat(scores))
 
 
 def _auroc(truth: Tensor, values: Tensor) -> float:

@@ -81,8 +81,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
-        pooling: How the image score is taken from the map: ``max``, ``topk`` (mean of the largest), ``mean``, or
-            ``auto``.
+        score_metrics: Errors that make the image score, each with the smoothing of its map in pixels; the score is the
+            mean of these maps' peaks, standardised by held-out images. ``null`` takes ``{ssim: 1.0, ssim+msgms: 2.5}``:
+            a sharp map, for the smallest defects, and a map like the one that is shown.
+        pooling: How a peak is taken from a map: ``max``, ``topk`` (mean of the largest), ``mean``, or ``auto``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
@@ -136,6 +138,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         map_metric: str = "ssim+msgms",
         smoothing: float = 2.5,
         calibration: str = "auto",
+        score_metrics: dict[str, float] | None = None,
         pooling: str = "max",
         topk_fraction: float = 0.001,
         false_positive_rate: float | None = None,
@@ -173,6 +176,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
                 map_metric=METRICS_TO_TRY[0] if map_metric == AUTO else map_metric,
                 smoothing=smoothing,
                 calibration=CALIBRATIONS[0] if calibration == AUTO else calibration,
+                score_metrics=score_metrics,
                 pooling=POOLINGS_TO_TRY[0] if pooling == AUTO else pooling,
                 topk_fraction=topk_fraction,
             )

@@ -1,5 +1,6 @@
 """The networks of LampAE, and the model that turns a reconstruction into an anomaly map and a score. No Lightning."""
 
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.functional import at_least_float32
 
-from .anomaly_map import AnomalyMapGenerator, pool_score
+from .anomaly_map import AnomalyMapGenerator, errors_by_metric
+from .score import SCORE_METRICS, ScoreGenerator
 
 MAX_CHANNELS = 512
 FINEST_SKIP = 1  # number of halvings less one
@@ -132,7 +134,9 @@ class LampAEModel(nn.Module):
         map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
         calibration: ``none``, or ``location`` to set errors against those of normal images at the same place.
-        pooling: How the score is taken from the map: ``max``, ``mean``, or ``topk`` for the mean of the largest values.
+        score_metrics: Errors that make the score, each with the smoothing of its map; by default ``ssim`` with 1 pixel
+            and ``ssim+msgms`` with 2.5.
+        pooling: How a peak is taken from a map: ``max``, ``mean``, or ``topk`` for the mean of the largest values.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
 
     Shape:
@@ -162,6 +166,7 @@ class LampAEModel(nn.Module):
         map_metric: str = "ssim+msgms",
         smoothing: float = 2.5,
         calibration: str = "none",
+        score_metrics: Mapping[str, float] | None = None,
         pooling: str = "max",
         topk_fraction: float = 0.001,
     ) -> None:
@@ -183,9 +188,9 @@ class LampAEModel(nn.Module):
         )
         self.network.to(memory_format=torch.channels_last)  # the same numbers, 1.5 times faster on the CPU
         self.anomaly_map_generator = AnomalyMapGenerator(map_metric, smoothing, calibration)
-        self.pooling = pooling
-        self.topk_fraction = topk_fraction
-        pool_score(torch.zeros(1, 1, 1, 1), pooling, topk_fraction)  # raises on a bad argument now, not after training
+        self.score_generator = ScoreGenerator(
+            SCORE_METRICS if score_metrics is None else score_metrics, calibration, pooling, topk_fraction
+        )
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return the reconstruction of ``images``, same shape, in [0, 1]."""
@@ -197,22 +202,42 @@ class LampAEModel(nn.Module):
             raise ValueError(msg)
         return self.network(images)
 
+    def errors(self, reconstruction: Tensor, images: Tensor, metrics: Iterable[str] = ()) -> dict[str, Tensor]:
+        """Return the errors (N, H, W) that map and score are made from, and those of other metrics."""
+        needed = dict.fromkeys((*self.anomaly_map_generator.metrics, *self.score_generator.metrics, *metrics))
+        return errors_by_metric(reconstruction, images, needed)
+
+    def decide(self, map_metric: str, calibration: str, pooling: str) -> None:
+        """Set how maps and scores are made from now on."""
+        self.anomaly_map_generator.metric = map_metric
+        self.anomaly_map_generator.calibration = calibration
+        self.score_generator.set_calibration(calibration)
+        self.score_generator.pooling = pooling
+
+    def calibrate(self, errors: Mapping[str, Tensor]) -> None:
+        """Calibrate map and score with the :meth:`errors` of normal images, at least 2 of them."""
+        self.anomaly_map_generator.calibrate(errors)
+        self.score_generator.calibrate(errors)
+
     def get_extra_state(self) -> dict[str, str]:
         """Return what was decided about map and score, for the state dict."""
         maps = self.anomaly_map_generator
-        return {"map_metric": maps.metric, "calibration": maps.calibration, "pooling": self.pooling}
+        return {
+            "map_metric": maps.metric,
+            "calibration": maps.calibration,
+            "pooling": self.score_generator.pooling,
+        }
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Take over what was decided about map and score."""
-        self.anomaly_map_generator.metric = state["map_metric"]
-        self.anomaly_map_generator.calibration = state["calibration"]
-        self.pooling = state["pooling"]
+        self.decide(**state)
 
     def forward(self, images: Tensor) -> Tensor | InferenceBatch:
         """Return the reconstruction in training mode, the predictions in evaluation mode."""
         reconstruction = self.reconstruct(images)
         if self.training:
             return reconstruction
-        anomaly_map = self.anomaly_map_generator(reconstruction, images)
-        score = pool_score(self.anomaly_map_generator.to_score(anomaly_map), self.pooling, self.topk_fraction)
-        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+        errors = self.errors(reconstruction, images)
+        return InferenceBatch(
+            pred_score=self.score_generator(errors), anomaly_map=self.anomaly_map_generator.map_of(errors)
+        )
