@@ -12,7 +12,7 @@ POOLINGS = ("max", "mean", "topk")
 SCORE_METRICS = {"ssim": 1.0, "ssim+msgms": 2.5}  # the smoothing, in pixels, of each one's map
 PEAKS_FROM = 8  # normal images: fewer cannot tell how far peaks spread
 LEAST_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
-SMALLEST_ODDS = 1e-7
+NEAREST = 1e-7  # peaks nearer to 0 or 1 count as being that near
 
 
 class ScoreGenerator(nn.Module):
@@ -95,7 +95,7 @@ class ScoreGenerator(nn.Module):
     def _peaks(self, errors: Mapping[str, Tensor]) -> Tensor:
         """Return the logarithm of the odds of every map's peak, (N, maps)."""
         peaks = [pool_score(maps.to_score(maps.map_of(errors)), self.pooling, self.topk_fraction) for maps in self.maps]
-        return torch.logit(torch.cat(peaks, dim=1), eps=SMALLEST_ODDS)
+        return torch.logit(torch.cat(peaks, dim=1), eps=NEAREST)
 
 
 def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.001) -> Tensor:
