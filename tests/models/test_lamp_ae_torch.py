@@ -184,12 +184,15 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
             return 1 - images
 
     for metric in ("l1", "l2", "ssim", "msgms"):
-        model = LampAEModel(width=4, depth=3, map_metric=metric).eval()
+        model = LampAEModel(width=4, depth=3, map_metric=metric, score_metrics={metric: 2.5}).eval()
         model.network = Negative()
         predictions = model(torch.rand(2, 3, 32, 32).round())
         assert 0 <= predictions.anomaly_map.min() <= predictions.anomaly_map.max() <= 1
         assert predictions.pred_score.shape == (2, 1)
         assert 0 < predictions.pred_score.min() <= predictions.pred_score.max() < 1
+        for_scores = model.anomaly_map_generator.to_score(predictions.anomaly_map)
+        z = torch.logit(for_scores.amax((1, 2, 3)), eps=1e-7)
+        torch.testing.assert_close(predictions.pred_score[:, 0], 0.5 * (1 + z / (z.abs() + 4)))
 
 
 class Repairs(torch.nn.Module):

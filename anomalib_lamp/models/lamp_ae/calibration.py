@@ -1,4 +1,4 @@
-"""Decides, without any real defect, how a trained LampAE makes maps and scores, and calibrates its maps."""
+"""Decides, without any real defect, how a trained LampAE makes maps and scores, and calibrates both."""
 
 import copy
 import itertools
