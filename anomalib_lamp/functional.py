@@ -48,14 +48,15 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
 def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "l2") -> Tensor:
     """Return the element-wise error in [0, 1] between a reconstruction and its target, both in [0, 1].
 
-    ========= ======================================================================= ==============
-    metric    error per element                                                       shape
-    ========= ======================================================================= ==============
-    ``l1``    absolute difference                                                     any
-    ``l2``    squared difference                                                      any
-    ``ssim``  ``(1 - SSIM) / 2``, see :func:`ssim_error`                              (N, C, H, W)
-    ``msgms`` ``1 - GMS``, mean over four scales, see :func:`msgms_error`             (N, C, H, W)
-    ========= ======================================================================= ==============
+    ========== ====================================================================== ==============
+    metric     error per element                                                      shape
+    ========== ====================================================================== ==============
+    ``l1``     absolute difference                                                    any
+    ``l2``     squared difference                                                     any
+    ``ssim``   ``(1 - SSIM) / 2``, see :func:`ssim_error`                             (N, C, H, W)
+    ``msgms``  ``1 - GMS``, mean over four scales, see :func:`msgms_error`            (N, C, H, W)
+    ``chroma`` difference in colour, whatever the brightness, :func:`chroma_error`    (N, C, H, W)
+    ========== ====================================================================== ==============
 
     Values are not checked here, so that the function can be exported and compiled; :class:`~anomalib_lamp.LampLoss`
     checks them.
@@ -155,6 +156,29 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     return total / MSGMS_SCALES
 
 
+def chroma_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    r"""Return the difference in colour per pixel and channel, in [0, 1 - 1 / C], whatever the brightness.
+
+    With :math:`d = y - \hat y`, it is :math:`|d_c - \bar d| / 2`, :math:`\bar d` the mean over channels: what SSIM and
+    MSGMS hardly see, a stain as bright and as rough as what it covers. 0 if there is one channel, or both are grey.
+
+    Args:
+        reconstruction: Images (N, C, H, W) in [0, 1].
+        target: Images of the same shape.
+
+    Raises:
+        ValueError: If the tensors are not images.
+
+    Example:
+        >>> grey, red = torch.full((1, 3, 1, 1), 0.5), torch.tensor([0.8, 0.5, 0.5]).reshape(1, 3, 1, 1)
+        >>> chroma_error(red, grey).flatten()
+        tensor([0.1000, 0.0500, 0.0500])
+    """
+    _check_images(target, "chroma", 1)
+    difference = reconstruction - target
+    return (difference - difference.mean(dim=1, keepdim=True)).abs() / 2
+
+
 def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Tensor:
     """Return images smoothed by a Gaussian, reflected at the border.
 
@@ -219,6 +243,7 @@ ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l2": l2_error,
     "ssim": ssim_error,
     "msgms": msgms_error,
+    "chroma": chroma_error,
 }
 
 

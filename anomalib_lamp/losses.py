@@ -14,6 +14,7 @@ from anomalib_lamp.functional import (
     reconstruction_error,
 )
 
+BASES = sorted(ERRORS.keys() - {"chroma"})  # which is blind to brightness: it can judge, but not teach
 REDUCTIONS = ("sum", "mean", "none")
 
 
@@ -57,10 +58,10 @@ class LampLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not callable(base) and not isinstance(base, str):
-            msg = f"Expected base to be a name from {sorted(ERRORS)} or a callable, got {type(base).__name__}."
+            msg = f"Expected base to be a name from {BASES} or a callable, got {type(base).__name__}."
             raise TypeError(msg)
-        if isinstance(base, str) and base not in ERRORS:
-            msg = f"Expected base to be one of {sorted(ERRORS)} or a callable, got {base!r}."
+        if isinstance(base, str) and base not in BASES:
+            msg = f"Expected base to be one of {BASES} or a callable, got {base!r}."
             raise ValueError(msg)
         if reduction not in REDUCTIONS:
             msg = f"Expected reduction to be one of {list(REDUCTIONS)}, got {reduction!r}."

@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 
 from anomalib_lamp.functional import amplify, gaussian_blur, reconstruction_error
 
-METRICS = ["l1", "l2", "ssim", "msgms"]
+METRICS = ["l1", "l2", "ssim", "msgms", "chroma"]
 
 
 def images(*shape, dtype=torch.float64):
@@ -107,6 +107,14 @@ class TestReconstructionError:
             expected = expected + enlarged / 4
         torch.testing.assert_close(reconstruction_error(x, y, "msgms"), expected, atol=1e-6, rtol=0)
 
+    def test_chroma_equals_numpy_and_does_not_see_brightness(self):
+        x, y = images(2, 3, 4, 5), images(2, 3, 4, 5)
+        difference = x.numpy() - y.numpy()
+        expected = np.abs(difference - difference.mean(1)[:, None]) / 2
+        np.testing.assert_allclose(reconstruction_error(x, y, "chroma").numpy(), expected)
+        brighter = x + images(2, 1, 4, 5)
+        np.testing.assert_allclose(reconstruction_error(brighter, y, "chroma").numpy(), expected, atol=1e-12)
+
     @pytest.mark.parametrize("metric", METRICS)
     def test_is_zero_for_equal_images_and_within_bounds_for_opposite_ones(self, metric):
         x = torch.rand(2, 3, 32, 32).round()
@@ -152,7 +160,7 @@ class TestReconstructionError:
 
     def test_rejects_bad_input(self):
         x = torch.rand(1, 3, 16, 16)
-        with pytest.raises(ValueError, match=r"one of \['l1', 'l2', 'msgms', 'ssim'\], got 'psnr'"):
+        with pytest.raises(ValueError, match=r"one of \['chroma', 'l1', 'l2', 'msgms', 'ssim'\], got 'psnr'"):
             reconstruction_error(x, x, "psnr")
         with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 16, 16\) and \(1, 3, 16, 15\)"):
             reconstruction_error(x, x[..., 1:])

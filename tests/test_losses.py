@@ -152,6 +152,8 @@ class TestBadInput:
     def test_arguments(self):
         with pytest.raises(ValueError, match=r"\['l1', 'l2', 'msgms', 'ssim'\] or a callable, got 'L3'"):
             LampLoss("L3")
+        with pytest.raises(ValueError, match="got 'chroma'"):
+            LampLoss("chroma")
         with pytest.raises(TypeError, match="a callable, got int"):
             LampLoss(3)
         with pytest.raises(ValueError, match=r"\['sum', 'mean', 'none'\], got 'batchmean'"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator
+from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, errors_by_metric
 from anomalib_lamp.models.lamp_ae.score import ScoreGenerator, pool_score
 
 METRICS = {"ssim": 1.0, "l1": 2.5}
@@ -51,6 +51,35 @@ def test_peaks_that_are_all_alike_give_finite_scores():
     values = scores({"l1": errors})[:, 0]
     assert (values.diff() > 0).all()
     assert 0 < values[0] < values[1] == 0.5 < values[3] < 1
+
+
+def test_a_stain_of_the_same_structure_is_seen_by_its_colour():
+    normal = torch.rand(12, 3, 64, 64)
+    noise = 0.1 * torch.randn(12, 1, 64, 64) + 0.01 * torch.randn(normal.shape)  # in brightness more than in colour
+    reconstruction = (normal + noise).clamp(0, 1)
+    stained = normal[:6].clone()
+    away = torch.linspace(-4, 4, 64).square()
+    stain = 0.05 * torch.exp(-(away + away[:, None]) / 2)
+    stained += stain * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
+
+    def share_found(metric):
+        scores = ScoreGenerator({metric: 2.5}, "location")
+        scores.calibrate(errors_by_metric(reconstruction, normal, scores.metrics))
+        values = scores(
+            errors_by_metric(torch.cat([reconstruction[:6]] * 2), torch.cat([normal[:6], stained]), scores.metrics)
+        )
+        return (values[6:, 0] > values[:6].max()).float().mean()
+
+    assert share_found("ssim+msgms") < 1 == share_found("ssim+msgms+chroma")
+
+
+def test_grey_images_repaired_in_grey_are_judged_by_their_structure():
+    normal = {"ssim": 0.1 * torch.rand(12, 32, 40), "chroma": torch.zeros(12, 32, 40)}
+    scores = ScoreGenerator({"ssim+chroma": 1.0}, "location")
+    scores.calibrate(normal)
+    defective = {name: error.clone() for name, error in normal.items()}
+    defective["ssim"][:, 10:13, 10:13] += 0.1
+    assert scores(defective).min() > scores(normal).max()
 
 
 def test_pooling_equals_numpy():

@@ -10,10 +10,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
+MAP_METRIC = "ssim+msgms+chroma"  # structure, edges of all sizes, colour
 CALIBRATIONS = ("none", "location")
 BORDER = 1 / 16  # of the smaller side: errors weigh less there in the score
 LEVEL_PATCHES = 16  # along a side: the level of an image is the median over patches
 LEAST = 1e-6  # error whose logarithm is taken
+LEAST_MEAN = 1e-4  # of a metric on normal images, where metrics are weighted: grey images have no error in colour
 LEVEL_FROM = 8  # normal images: fewer cannot tell what an image's level means
 NEIGHBOURHOOD = 2  # smoothing of the statistics of normal errors, relative to that of the map
 SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
@@ -32,7 +34,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     :math:`\tfrac12 (1 + z / (|z| + 4))`: in (0, 1), strictly growing with :math:`z`, without saturation.
 
     Args:
-        metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
+        metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma``, or several joined by ``+``.
         sigma: Standard deviation of the Gaussian smoothing in pixels; 0 for none.
         calibration: ``none`` or ``location``, which needs :meth:`calibrate`.
 
@@ -58,7 +60,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     location_spread: Tensor
     normal_level: Tensor
 
-    def __init__(self, metric: str = "ssim+msgms", sigma: float = 2.5, calibration: str = "none") -> None:
+    def __init__(self, metric: str = MAP_METRIC, sigma: float = 2.5, calibration: str = "none") -> None:
         super().__init__()
         metrics = metric.split("+")
         if not set(metrics) <= set(ERRORS):
@@ -91,7 +93,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         Args:
             errors: What :func:`errors_by_metric` gives for at least 2 normal images.
         """
-        weights = torch.stack([1 / errors[metric].mean().clamp(min=1e-12) for metric in self.metrics])
+        weights = torch.stack([1 / errors[metric].mean().clamp(min=LEAST_MEAN) for metric in self.metrics])
         self.metric_weights = weights / weights.sum()
         error = self._smoothed(errors)
         self.usual_level = image_level(error).median()

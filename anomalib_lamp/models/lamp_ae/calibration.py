@@ -13,10 +13,10 @@ from torch import Tensor
 
 from anomalib_lamp.corruption import Corruption, repeatably
 
-from .anomaly_map import CALIBRATIONS, AnomalyMapGenerator
+from .anomaly_map import CALIBRATIONS, MAP_METRIC, AnomalyMapGenerator
 from .torch_model import LampAEModel
 
-METRICS_TO_TRY = ("ssim+msgms", "msgms", "l1+ssim")
+METRICS_TO_TRY = (MAP_METRIC, "ssim+msgms", "l1+ssim")
 POOLINGS_TO_TRY = ("max", "topk")
 SMALL = (0.0015, 0.05)  # areas of the defects to tell normal images from, as fractions of the image
 VISIBLE = 0.03  # mean difference over channels from which a pixel counts as damaged

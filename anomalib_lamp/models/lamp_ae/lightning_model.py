@@ -24,7 +24,7 @@ from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .adaptive_shift import AdaptiveShift
-from .anomaly_map import CALIBRATIONS
+from .anomaly_map import CALIBRATIONS, MAP_METRIC
 from .averaging import BestAverage
 from .calibration import METRICS_TO_TRY, POOLINGS_TO_TRY, Choice, calibrate
 from .torch_model import LampAEModel
@@ -76,14 +76,14 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
         mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
             cores); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision`` wins.
-        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, several joined by ``+``, or
-            ``auto``.
+        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma`` (colour, whatever
+            the brightness), several joined by ``+``, or ``auto``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
         score_metrics: Errors that make the image score, each with the smoothing of its map in pixels; the score is the
-            mean of these maps' peaks, standardised by held-out images. ``null`` takes ``{ssim: 1.0, ssim+msgms: 2.5}``:
-            a sharp map, for the smallest defects, and a map like the one that is shown.
+            mean of these maps' peaks, standardised by held-out images. ``null`` takes ``{ssim: 1.0,
+            ssim+msgms+chroma: 2.5}``: a sharp map, for the smallest defects, and a map like the one that is shown.
         pooling: How a peak is taken from a map: ``max``, ``topk`` (mean of the largest), ``mean``, or ``auto``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
@@ -135,7 +135,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         schedule: str = "cosine",
         max_steps: int = 1000,
         mixed_precision: bool = True,
-        map_metric: str = "ssim+msgms",
+        map_metric: str = MAP_METRIC,
         smoothing: float = 2.5,
         calibration: str = "auto",
         score_metrics: dict[str, float] | None = None,

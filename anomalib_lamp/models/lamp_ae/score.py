@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, into_unit_interval
+from .anomaly_map import MAP_METRIC, AnomalyMapGenerator, into_unit_interval
 
 POOLINGS = ("max", "mean", "topk")
-SCORE_METRICS = {"ssim": 1.0, "ssim+msgms": 2.5}  # the smoothing, in pixels, of each one's map
+SCORE_METRICS = {"ssim": 1.0, MAP_METRIC: 2.5}  # the smoothing, in pixels, of each one's map
 PEAKS_FROM = 8  # normal images: fewer cannot tell how far peaks spread
 LEAST_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
 NEAREST = 1e-7  # peaks nearer to 0 or 1 count as being that near

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.functional import at_least_float32
 
-from .anomaly_map import AnomalyMapGenerator, errors_by_metric
+from .anomaly_map import MAP_METRIC, AnomalyMapGenerator, errors_by_metric
 from .score import SCORE_METRICS, ScoreGenerator
 
 MAX_CHANNELS = 512
@@ -131,11 +131,12 @@ class LampAEModel(nn.Module):
         depth: Number of halvings, at least 2.
         skip_connections: For ``unet``: whether features of the way down join those of the way up.
         latent_channels: For ``autoencoder``: channels of the bottleneck.
-        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, or several joined by ``+``.
+        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma``, or several joined
+            by ``+``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
         calibration: ``none``, or ``location`` to set errors against those of normal images at the same place.
         score_metrics: Errors that make the score, each with the smoothing of its map; by default ``ssim`` with 1 pixel
-            and ``ssim+msgms`` with 2.5.
+            and ``ssim+msgms+chroma`` with 2.5.
         pooling: How a peak is taken from a map: ``max``, ``mean``, or ``topk`` for the mean of the largest values.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
 
@@ -163,7 +164,7 @@ class LampAEModel(nn.Module):
         depth: int = 4,
         skip_connections: bool = True,
         latent_channels: int = 64,
-        map_metric: str = "ssim+msgms",
+        map_metric: str = MAP_METRIC,
         smoothing: float = 2.5,
         calibration: str = "none",
         score_metrics: Mapping[str, float] | None = None,
