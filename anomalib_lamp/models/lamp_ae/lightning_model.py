@@ -133,7 +133,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "cosine",
-        max_steps: int = 1000,
+        max_steps: int = 2000,
         mixed_precision: bool = True,
         map_metric: str = MAP_METRIC,
         smoothing: float = 2.5,
