@@ -3,7 +3,7 @@
 python benchmarks/contamination.py --category DATA/MVTecAD/bottle --out benchmarks/results/contamination.json
 
 Both trainings are tested on the same images: those that are not among the contaminated training images. Runs that the
-result file already has are skipped. Batches of 16 as in the tables of `compare`; about eight minutes a run on two cores.
+result file already has are skipped. Batches of 16 as in the tables of `compare`; eight minutes a run on two cores.
 """
 
 import json
