@@ -11,10 +11,14 @@ from poster_table import beside_the_poster
 from anomalib_lamp.benchmark.records import read_records
 from anomalib_lamp.benchmark.report import compact_table, render_between, render_table
 from anomalib_lamp.benchmark.report.tables import Column, Table, order_models, text
-from anomalib_lamp.benchmark.statistics import summarize
+from anomalib_lamp.benchmark.statistics import Comparison, compare, summarize
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
+PAIRS = {  # with LAMP, without
+    "repair, the default": ("LampAE", "LampAE without LAMP"),
+    "plain reconstruction": ("plain reconstruction amplify=true", "plain reconstruction amplify=false"),
+}
 
 
 def metric_table(results: str, metric: str) -> str:
@@ -37,6 +41,30 @@ def variants_table(results: str) -> str:
     return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
 
 
+def amplification_table(results: str) -> str:
+    """Return what LAMP changes in every training, over all data sets and on each, in pairs of the same seed."""
+    records = read_records(RESULTS / results)
+    rows = []
+    for training, (lamp, base) in PAIRS.items():
+        of_training = [record for record in records if record.model in (lamp, base)]
+        images, pixels = (compare(of_training, base, metric) for metric in ("image_AUROC", "pixel_AUROC"))
+        for of_images, of_pixels in zip(images, pixels, strict=True):
+            data = of_images.data or "all"
+            rows.append([training, data, str(of_images.pairs), *differences(of_images), *differences(of_pixels)])
+    columns = ["training", "data", "pairs"]
+    columns += [f"{metric}{column}" for metric in ("image ", "pixel ") for column in ("AUROC", "95 %", "W, T, L")]
+    return render_table(Table(results, tuple(map(Column, columns)), [list(map(text, row)) for row in rows]))
+
+
+def differences(paired: Comparison) -> list[str]:
+    """Return the mean difference, its interval, and how many pairs are won, tied and lost."""
+    return [
+        f"{paired.mean:+.4f}",
+        f"{paired.low:+.4f} to {paired.high:+.4f}",
+        f"{paired.wins}, {paired.ties}, {paired.losses}",
+    ]
+
+
 TABLES = {
     "README.md": {"image AUROC": lambda: metric_table("baselines.jsonl", "image_AUROC")},
     "benchmarks/README.md": {
@@ -46,6 +74,7 @@ TABLES = {
         "ablation": lambda: variants_table("ablation.jsonl"),
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),
+        "LAMP": lambda: amplification_table("baselines.jsonl"),
         "poster, bottle": lambda: beside_the_poster(read_records(RESULTS / "poster_bottle.jsonl")),
         "poster, MNIST": lambda: mnist.table(mnist.read(RESULTS / "mnist.jsonl")),
     },
