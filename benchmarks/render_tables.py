@@ -51,9 +51,9 @@ def amplification_table(results: str) -> str:
         for of_images, of_pixels in zip(images, pixels, strict=True):
             data = of_images.data or "all"
             rows.append([training, data, str(of_images.pairs), *differences(of_images), *differences(of_pixels)])
-    columns = ["training", "data", "pairs"]
-    columns += [f"{metric}{column}" for metric in ("image ", "pixel ") for column in ("AUROC", "95 %", "W, T, L")]
-    return render_table(Table(results, tuple(map(Column, columns)), [list(map(text, row)) for row in rows]))
+    figures = ["pairs", "image AUROC", "95 % interval", "W, T, L", "pixel AUROC", "95 % interval", "W, T, L"]
+    columns = (Column("training", numeric=False), Column("data", numeric=False), *map(Column, figures))
+    return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
 
 
 def differences(paired: Comparison) -> list[str]:
