@@ -3,6 +3,7 @@
 python benchmarks/render_tables.py    (a test says when it has to be run)
 """
 
+from collections import defaultdict
 from pathlib import Path
 
 import mnist
@@ -26,18 +27,29 @@ def metric_table(results: str, metric: str) -> str:
     return render_table(compact_table(read_records(RESULTS / results), metric))
 
 
-def variants_table(results: str) -> str:
-    """Return image / pixel AUROC, means over seeds, with a row per model and a column per data set, best first."""
-    summaries = summarize(read_records(RESULTS / results))
+def ablation_table(results: str) -> str:
+    """Return image / pixel AUROC of every variant, means over seeds, and what the variant changes, in pairs."""
+    records = read_records(RESULTS / results)
+    summaries = summarize(records)
     cells = {
         (summary.model, summary.data): " / ".join(
             f"{summary.metrics[metric].mean:.3f}" for metric in ("image_AUROC", "pixel_AUROC")
         )
         for summary in summaries
     }
+    changes: defaultdict[str, list[str]] = defaultdict(list)
+    for metric in ("image_AUROC", "pixel_AUROC"):
+        for paired in compare(records, "default", metric):
+            if paired.data is None:
+                changes[paired.model] += differences(paired)
+    changes["default"] = [""] * 6
     names = sorted({summary.data for summary in summaries})
-    rows = [[model, *(cells.get((model, data), "–") for data in names)] for model in order_models(summaries)]
-    columns = (Column("variant", numeric=False), *map(Column, names))
+    rows = [
+        [model, *(cells.get((model, data), "–") for data in names), *changes[model]]
+        for model in order_models(summaries)
+    ]
+    figures = ["image AUROC", "95 % interval", "W, T, L", "pixel AUROC", "95 % interval", "W, T, L"]
+    columns = (Column("variant", numeric=False), *map(Column, [*names, *figures]))
     return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
 
 
@@ -71,7 +83,7 @@ TABLES = {
         "image AUROC": lambda: metric_table("baselines.jsonl", "image_AUROC"),
         "pixel AUROC": lambda: metric_table("baselines.jsonl", "pixel_AUROC"),
         "AUPRO": lambda: metric_table("baselines.jsonl", "AUPRO"),
-        "ablation": lambda: variants_table("ablation.jsonl"),
+        "ablation": lambda: ablation_table("ablation.jsonl"),
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),
         "LAMP": lambda: amplification_table("baselines.jsonl"),
