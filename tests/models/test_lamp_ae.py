@@ -147,6 +147,12 @@ class TestTraining:
         assert torch.equal(seen["target"], batch.image)
         assert not torch.equal(seen["input"], batch.image)
 
+    @pytest.mark.parametrize(("noise", "changed_everywhere"), [(0.0, False), (0.05, True)])
+    def test_noise_falls_on_all_of_the_image_if_asked_for(self, noise, changed_everywhere):
+        images = torch.full((8, 3, 64, 64), 0.5)
+        changed = small_model(corruption_noise=noise).corruption(images) != images
+        assert (changed.float().mean() > 0.9) == changed_everywhere
+
     @pytest.mark.parametrize(("fast", "asked"), [(True, True), (True, False), (False, True)])
     def test_learns_in_bfloat16_where_that_is_fast(self, make_engine, parts, monkeypatch, fast, asked):
         monkeypatch.setattr("anomalib_lamp.models.lamp_ae.lightning_model.has_fast_bfloat16", lambda _: fast)
@@ -177,6 +183,7 @@ class TestTraining:
             ({"image_size": 8}, r"at least 16 pixels a side for depth=3, got \(8, 8\)"),
             ({"corruption_strength": 2.0}, r"strength in \[0, 1\], got 2.0"),
             ({"corruption_kinds": ["rain"]}, r"got \['rain'\]"),
+            ({"corruption_noise": -0.1}, "noise to be 0 or a standard deviation in grey levels of 1, got -0.1"),
             ({"optimizer": "lion"}, r"\['adam', 'adamw', 'rmsprop', 'sgd'\], got 'lion'"),
             ({"schedule": "step"}, r"\['constant', 'cosine'\], got 'step'"),
             ({"learning_rate": 0.0}, "learning_rate to be larger than 0, got 0.0"),

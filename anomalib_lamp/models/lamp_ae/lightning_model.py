@@ -62,6 +62,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             plain reconstruction.
         corruption_kinds: What damaged regions are filled with: some of ``colour``, ``texture``, ``shift``, ``swap``,
             ``recolour``; ``null`` for all.
+        corruption_noise: Largest standard deviation of the Gaussian noise on damaged images, in grey levels of 1; 0 for
+            none.
         furthest_shift: How far images are shifted at most once they are learnt by heart, as a fraction of their side,
             in [0, 1); 0 for never.
         base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
@@ -126,6 +128,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         latent_channels: int = 64,
         corruption_strength: float = 1.0,
         corruption_kinds: list[str] | None = None,
+        corruption_noise: float = 0.05,
         furthest_shift: float = 0.125,
         base_loss: str = "ssim",
         amplify: bool = True,
@@ -191,7 +194,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             "calibrations": CALIBRATIONS if calibration == AUTO else (calibration,),
             "poolings": POOLINGS_TO_TRY if pooling == AUTO else (pooling,),
         }
-        self.corruption = Corruption(corruption_strength, corruption_kinds)
+        self.corruption = Corruption(corruption_strength, corruption_kinds, noise=corruption_noise)
         self.shift = AdaptiveShift(furthest_shift)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
