@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from jsonargparse import auto_cli
 from poster_table import interval
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.datasets import MNIST
 from tqdm import tqdm
 
@@ -105,13 +105,19 @@ def load(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
 
 
 def train(model: LampAEModel, images: Tensor, run: Run) -> None:
-    """Train a model to reconstruct images (N, 1, H, W)."""
+    """Train a model to reconstruct images (N, 1, H, W).
+
+    Batch norm over a single image takes away what tells it from others, which at test it does not. So for single images
+    its statistics are kept as they are after half of the training, and the other half is learnt with them.
+    """
     loss = LampLoss(base="l2", amplify=run.amplify)
     epochs = [torch.randperm(len(images)).split(run.batch_size) for _ in range(EPOCHS[run.batch_size])]
     steps = [batch for epoch in epochs for batch in epoch]
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_scale(len(steps)))
-    for step in steps:
+    for number, step in enumerate(steps):
+        if run.batch_size == 1 and number == len(steps) // 2:
+            keep_statistics(model)
         batch = images[step].expand(-1, 3, -1, -1)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
             reconstruction = model(batch)
@@ -119,6 +125,13 @@ def train(model: LampAEModel, images: Tensor, run: Run) -> None:
         loss(reconstruction, batch).backward()
         optimizer.step()
         scheduler.step()
+
+
+def keep_statistics(model: LampAEModel) -> None:
+    """Let batch norm normalise as at test from now on, by its running statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 @torch.inference_mode()
