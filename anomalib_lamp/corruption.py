@@ -57,7 +57,7 @@ class Corruption(nn.Module):
         if unknown or (kinds is not None and not kinds):
             msg = f"Expected corruption kinds from {list(FILLINGS)}, got {list(kinds or ())}."
             raise ValueError(msg)
-        if noise < 0:
+        if not noise >= 0:
             msg = f"Expected corruption noise to be 0 or a standard deviation in grey levels of 1, got {noise}."
             raise ValueError(msg)
         self.strength = strength

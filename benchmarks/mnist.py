@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from jsonargparse import auto_cli
 from poster_table import interval
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.datasets import MNIST
 from tqdm import tqdm
 
@@ -117,7 +117,7 @@ def train(model: LampAEModel, images: Tensor, run: Run) -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_scale(len(steps)))
     for number, step in enumerate(steps):
         if run.batch_size == 1 and number == len(steps) // 2:
-            keep_statistics(model)
+            model.network.eval()
         batch = images[step].expand(-1, 3, -1, -1)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
             reconstruction = model(batch)
@@ -125,13 +125,6 @@ def train(model: LampAEModel, images: Tensor, run: Run) -> None:
         loss(reconstruction, batch).backward()
         optimizer.step()
         scheduler.step()
-
-
-def keep_statistics(model: LampAEModel) -> None:
-    """Let batch norm normalise as at test from now on, by its running statistics."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
 
 
 @torch.inference_mode()
