@@ -119,12 +119,12 @@ def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     shift = target.mean(dim=(-2, -1), keepdim=True).detach()
     x, y = reconstruction - shift, target - shift
     # One by one: then nothing is kept for gradients of the target's moments.
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
-        gaussian_blur(moment, SSIM_SIGMA, SSIM_WINDOW) for moment in (x, y, x * x, y * y, x * y)
+    mean_x, mean_y, mean_squares, mean_xy = (
+        gaussian_blur(moment, SSIM_SIGMA, SSIM_WINDOW) for moment in (x, y, x * x + y * y, x * y)
     )
-    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    variances, cov = mean_squares - mean_x**2 - mean_y**2, mean_xy - mean_x * mean_y
     mean_x, mean_y = mean_x + shift, mean_y + shift
-    ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))
     return ((1 - ssim) / 2).clamp(0, 1)
 
 
