@@ -92,7 +92,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
             ``--data.val_split_mode from_train --data.val_split_ratio 0.2``. ``null`` takes the thresholds of the best
             F1 (anomalib's), which needs defects among the validation images. Not used if a ``post_processor`` is given.
-        image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
+        image_size: Side, in pixels, of the square that images are resized to. Larger ones show smaller defects and take
+            longer; let ``smoothing`` grow with them. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
             ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores. If
             validation images are split off at random, the datamodule has a ``seed`` of its own.
