@@ -12,7 +12,7 @@ from poster_table import beside_the_poster
 from anomalib_lamp.benchmark.records import read_records
 from anomalib_lamp.benchmark.report import compact_table, render_between, render_table
 from anomalib_lamp.benchmark.report.tables import Column, Table, order_models, text
-from anomalib_lamp.benchmark.statistics import Comparison, compare, summarize
+from anomalib_lamp.benchmark.statistics import Comparison, Summary, compare, summarize
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -31,12 +31,7 @@ def ablation_table(results: str) -> str:
     """Return image / pixel AUROC of every variant, means over seeds, and what the variant changes, in pairs."""
     records = read_records(RESULTS / results)
     summaries = summarize(records)
-    cells = {
-        (summary.model, summary.data): " / ".join(
-            f"{summary.metrics[metric].mean:.3f}" for metric in ("image_AUROC", "pixel_AUROC")
-        )
-        for summary in summaries
-    }
+    cells = {(summary.model, summary.data): aurocs(summary) for summary in summaries}
     changes: defaultdict[str, list[str]] = defaultdict(list)
     for metric in ("image_AUROC", "pixel_AUROC"):
         for paired in compare(records, "default", metric):
@@ -51,6 +46,22 @@ def ablation_table(results: str) -> str:
     figures = ["image AUROC", "95 % interval", "W, T, L", "pixel AUROC", "95 % interval", "W, T, L"]
     columns = (Column("variant", numeric=False), *map(Column, [*names, *figures]))
     return render_table(Table(results, columns, [list(map(text, row)) for row in rows]))
+
+
+def seeds_table(results: str) -> str:
+    """Return image / pixel AUROC of one model on every data set, seed by seed, and their mean."""
+    records = read_records(RESULTS / results)
+    seeds = sorted({record.seed for record in records})
+    rows = {str(seed): summarize([record for record in records if record.seed == seed]) for seed in seeds}
+    rows["mean"] = summarize(records)
+    columns = (Column("seed", numeric=False), *(Column(summary.data) for summary in rows["mean"]))
+    cells = [[text(name), *(text(aurocs(summary)) for summary in row)] for name, row in rows.items()]
+    return render_table(Table(results, columns, cells))
+
+
+def aurocs(summary: Summary) -> str:
+    """Return the means over seeds of image and pixel AUROC."""
+    return " / ".join(f"{summary.metrics[metric].mean:.3f}" for metric in ("image_AUROC", "pixel_AUROC"))
 
 
 def amplification_table(results: str) -> str:
@@ -83,6 +94,7 @@ TABLES = {
         "image AUROC": lambda: metric_table("baselines.jsonl", "image_AUROC"),
         "pixel AUROC": lambda: metric_table("baselines.jsonl", "pixel_AUROC"),
         "AUPRO": lambda: metric_table("baselines.jsonl", "AUPRO"),
+        "long trainings": lambda: seeds_table("full_budget.jsonl"),
         "ablation": lambda: ablation_table("ablation.jsonl"),
         "drawn parts, image AUROC": lambda: metric_table("quick.jsonl", "image_AUROC"),
         "drawn parts, pixel AUROC": lambda: metric_table("quick.jsonl", "pixel_AUROC"),

@@ -66,6 +66,11 @@ def test_a_furthest_shift_of_zero_never_shifts():
     assert far_reaching(3, furthest=0.0).reach == 0
 
 
+def test_the_farthest_reach_of_all_stays_within_what_reflection_can_fill():
+    images = torch.rand(2, 3, 32, 48)
+    assert far_reaching(64, furthest=0.999)(images).shape == images.shape
+
+
 @pytest.mark.parametrize("furthest", [-0.1, 1.0])
 def test_rejects_a_shift_out_of_range(furthest):
     with pytest.raises(ValueError, match=rf"furthest_shift in \[0, 1\), got {furthest}"):

@@ -52,7 +52,7 @@ class AdaptiveShift:
         if not self.reach:
             return images
         height, width = images.shape[-2:]
-        down, right = round(self.reach * height), round(self.reach * width)
+        down, right = int(self.reach * height), int(self.reach * width)  # reflection needs less than the side
         padded = F.pad(images, (right, right, down, down), mode="reflect")
         tops = torch.randint(2 * down + 1, (len(images),)).tolist()
         lefts = torch.randint(2 * right + 1, (len(images),)).tolist()
