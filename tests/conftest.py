@@ -1,18 +1,11 @@
 """Shared fixtures: a small drawn data set, and quiet, single-folder runs of anomalib's Engine."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from anomalib.engine import Engine
-
-from anomalib_lamp import SyntheticParts
+from helpers import SHARED_DATA, make_parts
 
 torch.set_num_threads(1)  # the test models are tiny: on a busy machine more threads only wait for each other
-REPOSITORY = Path(__file__).parents[1]
-SMALL_PARTS = {"size": 64, "num_train": 8, "num_test_good": 4, "num_test_per_defect": 1}
-SHARED_DATA = Path(os.environ.get("ANOMALIB_LAMP_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +19,6 @@ def parts_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("parts")
     make_parts(root).prepare_data()
     return root
-
-
-def make_parts(root, **arguments):
-    """Return a tiny SyntheticParts datamodule."""
-    return SyntheticParts(root=root, **{**SMALL_PARTS, "train_batch_size": 4, **arguments})
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import yaml
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.models import AnomalibModule
 from anomalib.pipelines import Benchmark
-from conftest import REPOSITORY, SMALL_PARTS
+from helpers import REPOSITORY, SMALL_PARTS
 
 from anomalib_lamp import FineTunedGaussian, LampAE
 
 CONFIGS = REPOSITORY / "configs"
 MODELS = sorted((CONFIGS / "model").glob("*.yaml"))
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
-BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))
+BENCHMARKS = sorted((CONFIGS / "anomalib_benchmark").glob("*.yaml"))
 QUICK = {
     LampAE: {"width": 4, "image_size": 64, "max_steps": 2},
     FineTunedGaussian: {

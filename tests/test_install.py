@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 MODEL = ["--model", "LampAE", "--model.width", "4", "--model.depth", "3", "--model.image_size", "64"]
 UNKNOWN = "Expected a dot import path string: LampAE"
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_package_and_the_hook(wheel):
     assert set(names) >= HOOK_FILES
     assert "anomalib_lamp/py.typed" in names
     assert {f"anomalib_lamp/benchmark/report/page.{kind}" for kind in ("css", "js", "html.jinja")} <= set(names)
-    assert not [name for name in names if name.startswith(("tests/", "anomalib_lamp/startup/"))]
+    assert not [name for name in names if name.startswith(("tests/", "startup/"))]
 
 
 def test_bare_names_train_from_another_folder(environment, parts_root, tmp_path):

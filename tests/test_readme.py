@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from anomalib.cli.cli import AnomalibCLI
-from conftest import REPOSITORY, SMALL_PARTS, make_parts
+from helpers import REPOSITORY, SMALL_PARTS, make_parts
 
 from anomalib_lamp.cli import main
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import REPOSITORY, SMALL_PARTS
+from helpers import REPOSITORY, SMALL_PARTS
 
 from anomalib_lamp.benchmark.spec import read_spec
 from anomalib_lamp.benchmark.worker import work_on

@@ -3,8 +3,8 @@
 import pandas as pd
 import poster_table
 import pytest
-from conftest import REPOSITORY
 from generated import make_record
+from helpers import REPOSITORY
 
 POSTER = REPOSITORY / "benchmarks" / "poster"
 AVERAGES = {

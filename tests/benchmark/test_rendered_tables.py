@@ -1,7 +1,7 @@
 """The tables of the READMEs are those of the committed results."""
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from render_tables import TABLES, render
 
 

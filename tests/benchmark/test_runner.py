@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from anomalib.engine import Engine
-from conftest import SMALL_PARTS
+from helpers import SMALL_PARTS
 from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console

@@ -9,7 +9,7 @@ import pytest
 import torch
 from anomalib.data import get_datamodule
 from anomalib.engine import Engine
-from conftest import SHARED_DATA
+from helpers import SHARED_DATA
 from torchvision.datasets import MNIST
 
 from anomalib_lamp import LampAE, MNISTOneClass

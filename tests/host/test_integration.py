@@ -7,7 +7,7 @@ import pytest
 import torch
 from anomalib.data import PredictDataset
 from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
-from conftest import make_parts
+from helpers import make_parts
 from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_PARTS
+from helpers import SMALL_PARTS
 
 COMMAND = Path(sys.executable).parent / "anomalib"
 

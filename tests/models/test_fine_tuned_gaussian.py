@@ -7,7 +7,7 @@ import timm
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Folder
-from conftest import make_parts
+from helpers import make_parts
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 

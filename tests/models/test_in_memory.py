@@ -6,7 +6,7 @@ import pytest
 import torch
 from anomalib.data.datasets.base import image
 from anomalib.pre_processing import PreProcessor
-from conftest import make_parts
+from helpers import make_parts
 from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchvision.transforms.v2 import Compose, Lambda, RandomHorizontalFlip, Resize
 from torchvision.tv_tensors import Image

@@ -6,9 +6,9 @@ import sys
 import textwrap
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
-HOOK = REPOSITORY / "anomalib_lamp" / "startup"
+HOOK = REPOSITORY / "startup"
 START = "import _anomalib_lamp_startup; _anomalib_lamp_startup.install();"
 
 
