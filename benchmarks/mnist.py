@@ -26,9 +26,9 @@ from tqdm import tqdm
 from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.benchmark.statistics import auroc, bootstrap_interval
 from anomalib_lamp.losses import LampLoss
-from anomalib_lamp.models.host import has_fast_bfloat16
 from anomalib_lamp.models.lamp_ae.torch_model import LampAEModel
 from anomalib_lamp.optim import cosine_scale
+from anomalib_lamp.precision import has_fast_bfloat16
 
 POSTER = Path(__file__).parent / "poster" / "mnist.csv"
 EPOCHS = {1024: 10, 128: 6, 32: 4, 16: 3, 4: 2, 1: 1}  # by batch size: small batches take more steps in an epoch

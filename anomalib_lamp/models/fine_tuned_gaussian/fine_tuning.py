@@ -1,15 +1,26 @@
-"""Fine-tuning without anomalies: what is learnt, when to stop, and which weights are kept."""
+"""Both stages of a training without anomalies: fitting the Gaussians, and fine-tuning the backbone towards them."""
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from anomalib_lamp.callbacks import BeforeValidation, HeldOutImages, stop_after_validation
+from anomalib_lamp.callbacks.held_out import training_batches
+
 from .augmentation import AUGMENTATIONS
+from .backbone import Backbone
 from .torch_model import FineTunedGaussianModel
 
-CHUNK = 16
+logger = logging.getLogger(__name__)
+
+CHUNK_SIZE = 16
+RANGE_TOLERANCE = 0.01
 
 
 class StoppingRule:
@@ -45,61 +56,157 @@ class StoppingRule:
         return self.checks_since_best >= self.patience
 
 
-class FineTuning:
-    """Fine-tune a copy of the backbone; the model takes over its weights whenever they are the best so far.
-
-    So the model is the best so far at any time, whatever ends the training.
+class FitGaussians(Callback):
+    """Stage 1: fit the Gaussians to the training images that are not held out, unless a training is resumed.
 
     Args:
-        model: The model, its Gaussians fitted by the time of the first check; they stay fixed.
-        patience: How many checks in a row may bring no better separation.
-
-    Example:
-        >>> model = FineTunedGaussianModel("resnet18", ["layer1"], image_size=(32, 32))
-        >>> images = torch.rand(8, 3, 32, 32)
-        >>> model.fit([images[:6]])
-        >>> fine_tuning = FineTuning(model)
-        >>> fine_tuning.begin(images[6:], ["cutout"])
-        >>> fine_tuning.check()
-        True
+        model: The model.
+        held_out: Held-out images; its callback has to come before this one.
+        load_weights: Called at the start of a fit, before anything is fitted; it may load the backbone's weights.
     """
 
-    def __init__(self, model: FineTunedGaussianModel, patience: int = 3) -> None:
+    def __init__(
+        self, model: FineTunedGaussianModel, held_out: HeldOutImages, load_weights: Callable[[], None]
+    ) -> None:
         self.model = model
-        self.learner = copy.deepcopy(model.backbone).requires_grad_()
-        self.rule = StoppingRule(patience)
+        self.held_out = held_out
+        self.load_weights = load_weights
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the backbone's weights."""
+        del pl_module
+        if trainer.ckpt_path is None:
+            self.load_weights()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the Gaussians."""
+        if trainer.ckpt_path is None:
+            logger.info("Fitting the Gaussians to %d images.", len(self.held_out.learnt))
+            self.model.fit(checked_images(pl_module, self.held_out.learnt))
+
+
+class FineTuning(BeforeValidation):
+    """Stage 2: fine-tune a copy of the backbone; the model takes over its weights whenever they are the best so far.
+
+    So the model is the best so far at any time, whatever ends the training. The Gaussians of the score stay fixed;
+    those of the map are fitted to the backbone as it is before every validation.
+
+    Args:
+        model: The model, its Gaussians fitted before the training starts.
+        held_out: Held-out images; its callback has to come before this one.
+        augmentations: Names of the augmentations that held-out images are compared with.
+        check_every: Steps between two checks of the held-out images.
+        patience: How many checks in a row may bring no better separation before the training is stopped.
+
+    Attributes:
+        learner: The copy that is trained; ``None`` if the backbone stays frozen, and outside of a training.
+        rule: The stopping rule.
+        separation: How well held-out images were told from augmented ones at the last check, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        model: FineTunedGaussianModel,
+        held_out: HeldOutImages,
+        augmentations: Sequence[str],
+        check_every: int = 10,
+        patience: int = 3,
+    ) -> None:
+        self.model = model
+        self.held_out = held_out
+        self.augmentations = augmentations
+        self.check_every = check_every
+        self.patience = patience
+        self.learner: Backbone | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.rule = StoppingRule(self.patience)
         self.separation = 0.0
-        self.normal = torch.empty(0)
-        self.augmented: list[Tensor] = []
+        self._augmented: list[Tensor] = []
+        self._checked_step = -1
+        self._map_is_outdated = False
 
-    def begin(self, images: Tensor, augmentations: Sequence[str]) -> None:
-        """Start from the weights that the model has now; augment the held-out images once, for all checks.
+    def new_learner(self) -> Backbone:
+        """Return a copy of the backbone to train."""
+        self.learner = copy.deepcopy(self.model.backbone).requires_grad_()
+        return self.learner
 
-        Args:
-            images: Normal images (N, 3, H, W) in [0, 1] that the Gaussians were not fitted to.
-            augmentations: Names of the augmentations.
-        """
-        self.learner.load_state_dict(self.model.backbone.state_dict())
-        self.normal = images
-        self.augmented = [AUGMENTATIONS[name](images) for name in augmentations]
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the weights that the model has now; augment the held-out images once, for all checks."""
+        del pl_module
+        self._reset()
+        images = self.held_out.images
+        if self.learner is not None and not len(images):
+            logger.warning("Too few images to hold some out: the backbone stays frozen.")
+            self.learner = None
+        if self.learner is not None:
+            check_range(images)
+            self.learner.load_state_dict(self.model.backbone.state_dict())
+            self._augmented = [AUGMENTATIONS[name](images) for name in self.augmentations]
+            self.check(trainer.global_step)
+        self._map_is_outdated = False  # the weights that were taken over are those that the map was fitted with
 
     def distance(self, images: Tensor) -> Tensor:
-        """Return the distance (N) of images by the backbone that learns; its mean over normal images is the loss."""
-        return self.model.distance(self.learner(images))
+        """Return the distance (N) of images by the learner; its mean over normal images is the loss."""
+        return self.model.distance(self.learner(images))  # type: ignore[misc]
 
-    def check(self) -> bool:
-        """Measure the separation; if it is the best so far, the model takes over the weights, and True is returned."""
-        normal = self._distances(self.normal)
-        self.separation = sum(separation(normal, self._distances(images)) for images in self.augmented)
-        self.separation /= len(self.augmented)
-        best = self.rule.is_best(self.separation)
-        if best:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Check the held-out images when that is due; stop when patience is used up or nothing is trained."""
+        del args, kwargs
+        if trainer.global_step % self.check_every == 0:
+            self.check(trainer.global_step)
+        if self.learner is None or self.rule.stop:
+            stop_after_validation(trainer)
+
+    def check(self, step: int) -> None:
+        """Measure the separation, once per step; if it is the best so far, the model takes over the weights."""
+        if self.learner is None or step == self._checked_step:
+            return
+        self._checked_step = step
+        normal = self._distances(self.held_out.images)
+        self.separation = sum(separation(normal, self._distances(images)) for images in self._augmented)
+        self.separation /= len(self._augmented)
+        logger.info("Step %d: separation %.4f of held-out normal from augmented.", step, self.separation)
+        if self.rule.is_best(self.separation):
             self.model.backbone.load_state_dict(self.learner.state_dict())
-        return best
+            self._map_is_outdated = True
 
     @torch.no_grad()
     def _distances(self, images: Tensor) -> Tensor:
-        return torch.cat([self.distance(chunk) for chunk in images.split(CHUNK)])
+        return torch.cat([self.distance(chunk) for chunk in images.split(CHUNK_SIZE)])
+
+    def bring_up_to_date(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the last steps if they were good, and fit the map's Gaussians to the backbone as it is now."""
+        self.check(trainer.global_step)
+        if self._map_is_outdated:
+            self.model.fit_locations(checked_images(pl_module, self.held_out.learnt))
+            self._map_is_outdated = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the model up to date, and drop the copy, which would be exported with the model."""
+        self.bring_up_to_date(trainer, pl_module)
+        self.learner = None
+        self._augmented = []
+
+
+def checked_images(pl_module: LightningModule, indices: Sequence[int]) -> Iterator[Tensor]:
+    """Read training images (N, 3, H, W) in batches, and check that they are in [0, 1]."""
+    for batch in training_batches(pl_module, indices):
+        images: Tensor = batch.image  # type: ignore[assignment]
+        check_range(images)
+        yield images
+
+
+def check_range(images: Tensor) -> None:
+    """Raise ValueError unless images are in [0, 1]; resizing may overshoot a little."""
+    low, high = images.min().item(), images.max().item()
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        msg = (
+            f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. "
+            "The model normalises by itself: do not normalise in the pre-processor."
+        )
+        raise ValueError(msg)
 
 
 def separation(normal: Tensor, augmented: Tensor) -> float:

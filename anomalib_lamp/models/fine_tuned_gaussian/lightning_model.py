@@ -1,7 +1,6 @@
 """FineTunedGaussian: Gaussians of normal features, and a backbone fine-tuned to them, as an anomalib model."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from anomalib.data import ImageBatch
@@ -10,24 +9,20 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
-from torch import Tensor
 
-from anomalib_lamp.models.held_out import HeldOutMixin
-from anomalib_lamp.models.host import HostMixin, seeded_weights
+from anomalib_lamp.callbacks import Float32Weights, HeldOutImages, TrainingBudget, TrainingImagesInMemory
+from anomalib_lamp.callbacks.held_out import zero_loss
+from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
 
 from .augmentation import AUGMENTATIONS
-from .fine_tuning import FineTuning
+from .fine_tuning import FineTuning, FitGaussians
 from .torch_model import FineTunedGaussianModel
 
-logger = logging.getLogger(__name__)
 
-TOLERANCE = 0.01
-
-
-class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
+class FineTunedGaussian(HostDefaults, AnomalibModule):
     """Gaussians of pre-trained features of normal images, and features fine-tuned towards them.
 
     Stage 1 fits one Gaussian to the spatial mean of every level of the frozen backbone; the score is the sum of the
@@ -83,11 +78,6 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
     https://arxiv.org/abs/2108.04116; the frozen model: Rippel et al. 2020, https://arxiv.org/abs/2005.14140
     """
 
-    validations = 1
-    held_out_fraction = 0.2
-    held_out_at_least = 2
-    held_out_at_most = 32
-
     def __init__(
         self,
         backbone: str = "efficientnet_b4",
@@ -103,7 +93,7 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         patience: int = 3,
         smoothing: float = 4.0,
         false_positive_rate: float | None = None,
-        image_size: int = HostMixin.default_image_size,
+        image_size: int = HostDefaults.default_image_size,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -142,64 +132,26 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.max_steps = max_steps if fine_tune else 1
-        self.check_every = check_every
-        self.patience = patience
         self.seed = seed
-        self.fine_tuning: FineTuning | None = None
-        self._fitted_to: list[int] = []
-        self._checked_at = -1
-        self._map_is_outdated = False
+        self.held_out = HeldOutImages(fraction=0.2, at_least=2, at_most=32 if fine_tune else 0, seed=seed)
+        self.fine_tuning = FineTuning(self.model, self.held_out, self.augmentations, check_every, patience)
 
-    def on_fit_start(self) -> None:
-        """Seed, and load the pre-trained weights, unless an interrupted training is resumed."""
-        super().on_fit_start()
-        if (self.pre_trained or self.weights_path) and not self.resumes:
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
+        return [
+            *super().configure_callbacks(),  # type: ignore[misc]
+            Float32Weights(),
+            TrainingBudget(self.max_steps, validations=1, seed=self.seed),
+            TrainingImagesInMemory(),
+            self.held_out,
+            FitGaussians(self.model, self.held_out, self.load_weights),
+            self.fine_tuning,
+        ]
+
+    def load_weights(self) -> None:
+        """Load the backbone's weights from the file given or from timm, unless they are to be random."""
+        if self.pre_trained or self.weights_path:
             self.model.backbone.load_weights(self.weights_path)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return Adam over the copy of the backbone that learns; nothing if the backbone stays frozen.
-
-        The cosine's warm-up matters: Adam's first steps are as large for weights that hardly matter as for those that
-        do, which is a blow to the features that the stopping rule would take for forgetting.
-        """
-        if not self.fine_tune:
-            return None
-        self.fine_tuning = FineTuning(self.model, self.patience)
-        return configure_optimizer(
-            self.fine_tuning.learner.parameters(),
-            optimizer="adam",
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            total_steps=self.trainer.estimated_stepping_batches,
-        )
-
-    def on_train_start(self) -> None:
-        """Run stage 1, and look at the held-out images before stage 2."""
-        self._checked_at = -1
-        self._fitted_to, held_out = self._split()
-        if not self.resumes:
-            logger.info("Fitting the Gaussians to %d images.", len(self._fitted_to))
-            self.model.fit(self._images(self._fitted_to))
-        if self.fine_tuning and not held_out:
-            logger.warning("Too few images to hold some out: the backbone stays frozen.")
-            self.fine_tuning = None
-        if self.fine_tuning:
-            images = self.hold_out(held_out)
-            check_images(images)
-            self.fine_tuning.begin(images, self.augmentations)
-            self.check_forgetting()
-        self._map_is_outdated = False  # what was taken over are the weights that the map was fitted with
-
-    def _split(self) -> tuple[list[int], list[int]]:
-        """Return the indices of the training images that the Gaussians are fitted to, and of those held out."""
-        learnt, held_out = self.split_training_images()
-        return (learnt, held_out) if self.fine_tune else (sorted(learnt + held_out), [])
-
-    def _images(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        for batch in self.training_batches(indices):
-            images: Tensor = batch.image  # type: ignore[assignment]
-            check_images(images)
-            yield images
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the mean distance of a batch's images, without those held out; 0 if the backbone stays frozen.
@@ -210,67 +162,31 @@ class FineTunedGaussian(HeldOutMixin, HostMixin, AnomalibModule):
             **kwargs: Not used.
         """
         del args, kwargs
-        images = self.to_learn(batch)
-        if not self.fine_tuning or not len(images):
-            return self.nothing_to_learn()
+        images = self.held_out.to_learn(batch)
+        if self.fine_tuning.learner is None or not len(images):
+            return zero_loss(self)
         loss = self.fine_tuning.distance(images).mean()
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("separation", self.fine_tuning.separation, on_step=True, prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Look at the held-out images from time to time; stop when patience, the steps or the work run out."""
-        super().on_train_batch_end(*args, **kwargs)
-        if self.fine_tuning and self.trainer.global_step % self.check_every == 0:
-            self.check_forgetting()
-        if not self.fine_tuning or self.fine_tuning.rule.stop:
-            self.end_training()
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return Adam over the copy of the backbone that learns; nothing if the backbone stays frozen.
 
-    def on_validation_start(self) -> None:
-        """Bring the model up to date: what is validated is what is saved."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._bring_up_to_date()
-
-    def on_train_epoch_end(self) -> None:
-        """Bring the model up to date for the checkpoint, where nothing is validated."""
-        if not self.trainer.enable_validation:
-            self._bring_up_to_date()
-
-    def on_train_end(self) -> None:
-        """Let go of the copy and the held-out images: they would be exported with the model."""
-        self._bring_up_to_date()
-        self.fine_tuning = None
-        self.let_go()
-
-    def _bring_up_to_date(self) -> None:
-        """Take over the last steps if they were good, and fit the map's Gaussians to the backbone as it is now."""
-        if self.fine_tuning:
-            self.check_forgetting()
-        if self._map_is_outdated:
-            self.model.fit_locations(self._images(self._fitted_to))
-            self._map_is_outdated = False
-
-    def check_forgetting(self) -> None:
-        """Look at the held-out images, once per step; the model takes over the weights if they are the best so far."""
-        step = self.trainer.global_step
-        if step == self._checked_at or not self.fine_tuning:
-            return
-        self._checked_at = step
-        self._map_is_outdated |= self.fine_tuning.check()
-        logger.info("Step %d: separation %.4f of held-out normal from augmented.", step, self.fine_tuning.separation)
+        The cosine's warm-up matters: Adam's first steps are as large for weights that hardly matter as for those that
+        do, which is a blow to the features that the stopping rule would take for forgetting.
+        """
+        if not self.fine_tune:
+            return None
+        return configure_optimizer(
+            self.fine_tuning.new_learner().parameters(),
+            optimizer="adam",
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            total_steps=self.trainer.estimated_stepping_batches,
+        )
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Return trainer arguments: one device, since the backbone that learns is a copy outside the module."""
         return {**super().trainer_arguments, "devices": 1}
-
-
-def check_images(images: Tensor) -> None:
-    """Raise ValueError unless images are in [0, 1]; resizing may overshoot a little."""
-    low, high = images.min().item(), images.max().item()
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
-        msg = (
-            f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. "
-            "The model normalises by itself: do not normalise in the pre-processor."
-        )
-        raise ValueError(msg)

@@ -4,21 +4,17 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
-from scipy.stats import linregress
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
 
+from .normal_errors import border_weights, image_level, level_exponent, location_statistics
+
 MAP_METRIC = "ssim+msgms+chroma"  # structure, edges of all sizes, colour
 CALIBRATIONS = ("none", "location")
-BORDER = 1 / 16  # of the smaller side: errors weigh less there in the score
-LEVEL_PATCHES = 16  # along a side: the level of an image is the median over patches
-LEAST = 1e-6  # error whose logarithm is taken
-LEAST_MEAN = 1e-4  # of a metric on normal images, where metrics are weighted: grey images have no error in colour
-LEVEL_FROM = 8  # normal images: fewer cannot tell what an image's level means
-NEIGHBOURHOOD = 2  # smoothing of the statistics of normal errors, relative to that of the map
-SOFTNESS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
+SMALLEST_METRIC_MEAN = 1e-4  # on normal images, where metrics are weighted: grey images have no error in colour
+NEIGHBOURHOOD_SMOOTHING = 2  # of the statistics of normal errors, relative to that of the map
+HALFWAY_DEVIATIONS = 4.0  # deviations from normal at which a calibrated map is halfway between 0.5 and 1
 
 
 class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
@@ -93,13 +89,13 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         Args:
             errors: What :func:`errors_by_metric` gives for at least 2 normal images.
         """
-        weights = torch.stack([1 / errors[metric].mean().clamp(min=LEAST_MEAN) for metric in self.metrics])
+        weights = torch.stack([1 / errors[metric].mean().clamp(min=SMALLEST_METRIC_MEAN) for metric in self.metrics])
         self.metric_weights = weights / weights.sum()
         error = self._smoothed(errors)
         self.usual_level = image_level(error).median()
         self.level_exponent = level_exponent(error)
         error = self._levelled(error)
-        self.location_mean, self.location_spread = location_statistics(error, NEIGHBOURHOOD * self.sigma)
+        self.location_mean, self.location_spread = location_statistics(error, NEIGHBOURHOOD_SMOOTHING * self.sigma)
         self.normal_level = self._calibrated(error).median()
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -155,71 +151,4 @@ def into_unit_interval(z: Tensor) -> Tensor:
         >>> into_unit_interval(torch.tensor([-4.0, 0.0, 4.0]))
         tensor([0.2500, 0.5000, 0.7500])
     """
-    return 0.5 + 0.5 * z / (z.abs() + SOFTNESS)
-
-
-def image_level(error: Tensor) -> Tensor:
-    """Return the level of each image's error (N, 1, H, W): the median over patches of their mean, (N, 1, 1, 1).
-
-    Example:
-        >>> image_level(torch.arange(256.0).reshape(1, 1, 16, 16)).flatten()
-        tensor([128.])
-    """
-    side = max(1, min(error.shape[-2:]) // LEVEL_PATCHES)
-    patches = F.avg_pool2d(error, side).flatten(1).sort(dim=1).values
-    return patches[:, patches.shape[1] // 2, None, None, None].clamp(min=LEAST)
-
-
-def level_exponent(error: Tensor) -> Tensor:
-    """Return how far an image's level has to be divided out of its error, from 0 (not at all) to 1.
-
-    It is the slope of the logarithm of the largest errors on that of the levels across normal images, times the
-    adjusted share of variance that the levels explain: as good as 0 where they say nothing about the largest errors.
-
-    Args:
-        error: Errors of normal images, (N, 1, H, W); with fewer than 8 images the exponent is 0.
-
-    Example:
-        >>> textures = torch.rand(20, 1, 64, 64) * torch.linspace(0.1, 1, 20)[:, None, None, None]
-        >>> level_exponent(textures) > 0.9
-        tensor(True)
-    """
-    weights = border_weights(error.shape[-2], error.shape[-1], error.device)
-    levels, peaks = image_level(error).flatten(), (error * weights).amax((1, 2, 3)).clamp(min=LEAST)
-    if len(error) < LEVEL_FROM or levels.min() == levels.max():
-        return error.new_zeros(())
-    line = linregress(levels.log().cpu().numpy(), peaks.log().cpu().numpy())
-    explained = 1 - (1 - line.rvalue**2) * (len(error) - 1) / (len(error) - 2)
-    return error.new_tensor(line.slope * max(0, explained)).clamp(0, 1)
-
-
-def location_statistics(errors: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (H, W) of errors at each location, taken over a neighbourhood as well.
-
-    Args:
-        errors: Errors (N, 1, H, W), N at least 2.
-        sigma: Standard deviation, in pixels, of the neighbourhood; 0 for the location alone.
-    """
-    variance, mean = torch.var_mean(errors, dim=0, keepdim=True)
-    if sigma:
-        smooth_mean = gaussian_blur(mean, sigma)
-        variance = gaussian_blur(variance + (mean - smooth_mean) ** 2, sigma)
-        mean = smooth_mean
-    return mean[0, 0], variance[0, 0].clamp(min=1e-12).sqrt()
-
-
-def border_weights(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Return weights (H, W) that rise from about 0.5 at the border to 1 inside.
-
-    Example:
-        >>> border_weights(64, 64)[32, :5]
-        tensor([0.6250, 0.7500, 0.8750, 1.0000, 1.0000])
-    """
-    ramp = BORDER * min(height, width)
-    rows, columns = (_steps_to_the_end(side, device) for side in (height, width))
-    return 0.5 + 0.5 * (torch.minimum(rows[:, None], columns) / ramp).clamp(max=1)
-
-
-def _steps_to_the_end(side: int, device: torch.device | None) -> Tensor:
-    """Return 1, 2, 3, ..., 3, 2, 1."""
-    return torch.minimum(torch.arange(1, side + 1, device=device), torch.arange(side, 0, -1, device=device))
+    return 0.5 + 0.5 * z / (z.abs() + HALFWAY_DEVIATIONS)

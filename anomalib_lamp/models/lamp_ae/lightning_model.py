@@ -1,7 +1,6 @@
 """LampAE: a reconstruction network trained with LAMP, as an anomalib model."""
 
-import itertools
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,31 +10,26 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
-from anomalib_lamp.corruption import Corruption, repeatably
+from anomalib_lamp.callbacks import BestAverage, Float32Weights, HeldOutImages, TrainingBudget, TrainingImagesInMemory
+from anomalib_lamp.callbacks.held_out import zero_loss
+from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
-from anomalib_lamp.models.held_out import HeldOutMixin
-from anomalib_lamp.models.host import HostMixin, has_fast_bfloat16, seeded_weights
+from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
+from anomalib_lamp.precision import has_fast_bfloat16
 from anomalib_lamp.visualization import ReconstructionVisualizer
 
 from .adaptive_shift import AdaptiveShift
 from .anomaly_map import CALIBRATIONS, MAP_METRIC
-from .averaging import BestAverage
-from .calibration import METRICS_TO_TRY, POOLINGS_TO_TRY, Choice, calibrate
+from .calibrate_maps import CalibrateMaps
 from .torch_model import LampAEModel
 
-AUTO = "auto"
-JUDGES = 32  # held-out images by which weights are chosen, and learnt ones beside them
-CHECKS = 20  # of the weights in a training
-CHECK_EVERY = 50  # steps, in a training without a limit
 
-
-class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
+class LampAE(HostDefaults, AnomalibModule):
     """Reconstruction model trained with loss amplification (LAMP).
 
     A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
@@ -43,14 +37,13 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
 
     By default the network learns to repair: its input is damaged on the fly, its target is the image as it was. This
     deviates from the paper; ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
-    here: networks, image size, optimiser settings, training budget, map and score. What is ``auto`` of the latter (by
-    default the calibration) the model decides by itself: which way tells an eighth of the training images, held out
-    from learning, from damaged copies of them, best or with calibration nearly as well. No test image is looked at; the
-    choice is printed, and kept in the checkpoint.
+    here: networks, image size, optimiser settings, training budget, map and score.
 
-    The held-out images also choose the weights: the moving average, looked at twenty times in a training, that repairs
-    them best is what is validated, saved and kept. It is the last one unless few images are learnt by heart. Where the
-    held-out images are repaired clearly worse than learnt ones, the images to learn are shifted at random from then on.
+    An eighth of the training images is held out from learning. They choose the weights: the moving average, checked
+    twenty times in a training, that repairs them best is what is validated, saved and kept. They choose the
+    calibration, if it is ``auto``: the one whose maps and scores tell them best from damaged copies of them, with a
+    preference for calibration by location. Where they are repaired clearly worse than learnt images, the images to
+    learn are shifted at random from then on. No test image is used; the choice is printed and kept in the checkpoint.
 
     Args:
         architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
@@ -64,8 +57,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             ``recolour``; ``null`` for all.
         corruption_noise: Largest standard deviation of the Gaussian noise on damaged images, in grey levels of 1; 0 for
             none.
-        furthest_shift: How far images are shifted at most once they are learnt by heart, as a fraction of their side,
-            in [0, 1); 0 for never.
+        furthest_shift: How far images are shifted at most once the network overfits, as a fraction of their side, in
+            [0, 1); 0 for never.
         base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
         amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
         reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
@@ -79,14 +72,14 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
             cores); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision`` wins.
         map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma`` (colour, whatever
-            the brightness), several joined by ``+``, or ``auto``.
+            the brightness), or several joined by ``+``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
+        sharp_maps: Further maps whose peaks count in the image score: the error of each and its smoothing in pixels.
+            The score is the mean of their peaks and the anomaly map's, standardised by held-out images. ``null`` takes
+            ``{ssim: 1.0}``, a sharp map for the smallest defects; ``{}`` scores by the anomaly map alone.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
-        score_metrics: Errors that make the image score, each with the smoothing of its map in pixels; the score is the
-            mean of these maps' peaks, standardised by held-out images. ``null`` takes ``{ssim: 1.0,
-            ssim+msgms+chroma: 2.5}``: a sharp map, for the smallest defects, and a map like the one that is shown.
-        pooling: How a peak is taken from a map: ``max``, ``topk`` (mean of the largest), ``mean``, or ``auto``.
+        pooling: How a peak is taken from a map: ``max``, ``topk`` (mean of the largest) or ``mean``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
@@ -114,11 +107,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
     Reconstruction Loss Amplification", 2023, https://arxiv.org/abs/2308.14595
     """
 
-    validations = 4
     default_image_size = 128
-    held_out_fraction = 0.125
-    held_out_at_least = 4
-    held_out_at_most = 100
 
     def __init__(
         self,
@@ -141,8 +130,8 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         mixed_precision: bool = True,
         map_metric: str = MAP_METRIC,
         smoothing: float = 2.5,
+        sharp_maps: dict[str, float] | None = None,
         calibration: str = "auto",
-        score_metrics: dict[str, float] | None = None,
         pooling: str = "max",
         topk_fraction: float = 0.001,
         false_positive_rate: float | None = None,
@@ -177,11 +166,11 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
                 depth=depth,
                 skip_connections=skip_connections,
                 latent_channels=latent_channels,
-                map_metric=METRICS_TO_TRY[0] if map_metric == AUTO else map_metric,
+                map_metric=map_metric,
                 smoothing=smoothing,
-                calibration=CALIBRATIONS[0] if calibration == AUTO else calibration,
-                score_metrics=score_metrics,
-                pooling=POOLINGS_TO_TRY[0] if pooling == AUTO else pooling,
+                sharp_maps=sharp_maps,
+                calibration="none" if calibration == "auto" else calibration,
+                pooling=pooling,
                 topk_fraction=topk_fraction,
             )
         if self.input_size and min(self.input_size) < self.model.smallest_side:
@@ -190,13 +179,10 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
                 f"got {tuple(self.input_size)}. Raise image_size or lower depth."
             )
             raise ValueError(msg)
-        self.candidates = {
-            "metrics": METRICS_TO_TRY if map_metric == AUTO else (map_metric,),
-            "calibrations": CALIBRATIONS if calibration == AUTO else (calibration,),
-            "poolings": POOLINGS_TO_TRY if pooling == AUTO else (pooling,),
-        }
+        self.calibrations = CALIBRATIONS if calibration == "auto" else (calibration,)
         self.corruption = Corruption(corruption_strength, corruption_kinds, noise=corruption_noise)
         self.shift = AdaptiveShift(furthest_shift)
+        self.held_out = HeldOutImages(fraction=0.125, at_least=4, at_most=100, seed=seed)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -204,106 +190,19 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.max_steps = max_steps
         self.mixed_precision = mixed_precision
         self.seed = seed
-        self._normal: Tensor | None = None
-        self._learnt: tuple[Tensor, Tensor] | None = None
-        self._choice: Choice | None = None
-        self._best: BestAverage | None = None
-        self._interrupted: dict[str, Any] | None = None
-        self._check_every = CHECK_EVERY
 
-    def on_train_start(self) -> None:
-        """Hold images out that choose weights and map, and calibrate it."""
-        to_learn, held_out = self.split_training_images()
-        if not held_out:
-            self._without_held_out()
-            return
-        self._normal = self.hold_out(held_out)
-        steps = self.trainer.estimated_stepping_batches
-        self._check_every = max(1, int(steps) // CHECKS) if math.isfinite(steps) else CHECK_EVERY
-        judges = self._normal[:JUDGES]
-        learnt = self._some_of(to_learn, len(judges))
-        self._best = BestAverage(self.model.network, repeatably(self.corruption, judges), judges, self._loss_of)
-        self._learnt = repeatably(self.corruption, learnt), learnt
-        self.shift.reach = 0.0
-        if self.resumes and self._interrupted:
-            self._best.load_state_dict(self._interrupted["best_average"])
-            self.shift.reach = self._interrupted["shift_reach"]
-
-    def _some_of(self, indices: list[int], count: int) -> Tensor:
-        """Read training images, evenly spread over all that are learnt; as many as judge, so their damage is alike."""
-        spread = [indices[number * len(indices) // count] for number in range(count)]
-        return torch.cat([batch.image for batch in self.training_batches(spread)])  # type: ignore[misc]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save, beside the weights that are kept, those that are learnt."""
-        super().on_save_checkpoint(checkpoint)
-        if self._best:
-            checkpoint["interrupted"] = {"best_average": self._best.state_dict(), "shift_reach": self.shift.reach}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the weights that were learnt, should the training go on."""
-        super().on_load_checkpoint(checkpoint)
-        self._interrupted = checkpoint.get("interrupted")
-
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        """Learn on with the weights that learn, not with those that were validated and saved."""
-        del args, kwargs
-        if self._best:
-            self._best.learn_on(self.model.network)
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Follow the network; look from time to time how its average does on held-out and on learnt images."""
-        super().on_train_batch_end(*args, **kwargs)
-        if self._best and self._learnt:
-            self._best.follow(self.model.network, self.trainer.global_step)
-            if self.trainer.global_step % self._check_every == 0 and self._best.check():
-                self.shift.adapt(self._best.loss_of_last, self._best.loss_on(*self._learnt))
-
-    def _without_held_out(self) -> None:
-        """Say what happens with too few images to hold some out."""
-        if self.candidates["calibrations"] == ("location",):
-            msg = f"Expected at least {2 * self.held_out_at_least} training images for calibration='location'."
-            raise ValueError(msg)
-        maps = self.model.anomaly_map_generator
-        rank_zero_warn(f"Too few training images to hold some out: the map is made by {maps.metric}, uncalibrated.")
-
-    def on_validation_start(self) -> None:
-        """Decide and calibrate before what is validated and saved."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._calibrate()
-
-    def on_train_epoch_end(self) -> None:
-        """Decide and calibrate for the checkpoint of a training without validation."""
-        if not self.trainer.enable_validation:
-            self._calibrate()
-
-    def _calibrate(self) -> None:
-        if self._normal is None:
-            return
-        self._show_kept()
-        training = self.model.training
-        self._choice = calibrate(self.model.eval(), self._normal, **self.candidates, kinds=self.corruption.kinds)
-        self.model.train(training)
-
-    def _show_kept(self) -> None:
-        """Give the model the best weights so far, the same in all processes, whose batch norms differ."""
-        if self._best:
-            self._best.check()
-            self._best.show(self.model.network)
-        if self.trainer.world_size > 1:
-            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
-                torch.distributed.broadcast(tensor.data, src=0)
-
-    def on_train_end(self) -> None:
-        """Keep the best weights, print what was decided, and let go of the images."""
-        if self._normal is not None:
-            self._show_kept()
-            rank_zero_info(
-                f"By {len(self._normal)} held-out training images: {self._choice}; "
-                f"images to learn shifted by up to {self.shift.reach:.1%} of their side at the end."
-            )
-        self._best = self._normal = self._learnt = None
-        self.let_go()
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
+        return [
+            *super().configure_callbacks(),  # type: ignore[misc]
+            Float32Weights(),
+            TrainingBudget(self.max_steps, validations=4, seed=self.seed),
+            TrainingImagesInMemory(),
+            self.held_out,
+            self.shift,
+            BestAverage(self.model.network, self.held_out, self.corruption, self._checked_loss, self.shift.adapt),
+            CalibrateMaps(self.model, self.held_out, self.calibrations, self.corruption.kinds),
+        ]
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the loss of a batch and log the training curves.
@@ -317,9 +216,9 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
             FloatingPointError: If the training has diverged; the last checkpoint is as it was.
         """
         del args, kwargs
-        images = self.to_learn(batch)
+        images = self.held_out.to_learn(batch)
         if not len(images):
-            return self.nothing_to_learn()
+            return zero_loss(self)
         images = self.shift(images)
         damaged = self.corruption(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
@@ -334,7 +233,7 @@ class LampAE(HeldOutMixin, HostMixin, AnomalibModule):
         self.log("shift_reach", self.shift.reach, on_step=True)
         return loss
 
-    def _loss_of(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+    def _checked_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
         """Return the loss of a reconstruction by the averaged weights."""
         self._require_finite(reconstruction)
         return self.loss(reconstruction, images)

@@ -1,7 +1,7 @@
-"""From reconstruction errors to an image score."""
+"""From reconstruction errors to the anomaly map that is shown and to the image score."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,38 +9,41 @@ from torch import Tensor, nn
 from .anomaly_map import MAP_METRIC, AnomalyMapGenerator, into_unit_interval
 
 POOLINGS = ("max", "mean", "topk")
-SCORE_METRICS = {"ssim": 1.0, MAP_METRIC: 2.5}  # the smoothing, in pixels, of each one's map
-PEAKS_FROM = 8  # normal images: fewer cannot tell how far peaks spread
-LEAST_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
-NEAREST = 1e-7  # peaks nearer to 0 or 1 count as being that near
+SHARP_MAPS = {"ssim": 1.0}  # the smoothing, in pixels, of each one's map
+MIN_IMAGES_FOR_PEAKS = 8  # fewer normal images cannot tell how far peaks spread
+MIN_PEAK_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
+ODDS_MARGIN = 1e-7  # peaks nearer to 0 or 1 count as being that near
 
 
-class ScoreGenerator(nn.Module):
-    r"""Score images by how far their largest errors lie above those of normal images.
+class MapAndScore(nn.Module):
+    r"""Return the anomaly map of an image's errors, and as its score how far the largest exceed those of normal images.
 
-    Each metric makes a map of its own, smoothed in its own way, for defects are found at different scales: the smallest
-    ones where structure (SSIM) is hardly smoothed, larger ones and those of textures where more is taken together. A
-    map is pooled to the image's peak; after :meth:`calibrate` with at least 8 images, the logarithm of the odds of each
-    peak is standardised by those of normal images. The score is their mean :math:`z`, as
+    The score is made from the peak of the anomaly map and from the peaks of further maps, each smoothed in its own way,
+    for defects are found at different scales: the smallest ones where structure (SSIM) is hardly smoothed, larger ones
+    and those of textures where more is taken together. After :meth:`calibrate` with at least 8 images, the logarithm of
+    the odds of each peak is standardised by those of normal images. The score is their mean :math:`z`, as
     :math:`\tfrac12 (1 + z / (|z| + 4))`: once calibrated, 0.5 is what normal images have on average.
 
     Args:
-        metrics: Metrics, as :class:`~.anomaly_map.AnomalyMapGenerator` takes them, with the smoothing of their maps in
-            pixels.
-        calibration: ``none`` or ``location``, which needs :meth:`calibrate`.
+        map_metric: Error that makes the anomaly map, as :class:`~.anomaly_map.AnomalyMapGenerator` takes it.
+        smoothing: Standard deviation of the anomaly map's smoothing in pixels; 0 for none.
+        sharp_maps: Errors of the further maps with the smoothing of each in pixels; ``None`` takes ``{"ssim": 1.0}``,
+            ``{}`` scores by the anomaly map alone.
+        calibration: ``none`` or ``location``, which needs :meth:`calibrate`; it is part of the state dict.
         pooling: How the peak is taken from a map: ``max``, ``topk`` (mean of the largest values) or ``mean``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
 
     Shape:
-        Errors (N, H, W) in [0, 1] by metric to scores (N, 1) in (0, 1).
+        Errors (N, H, W) in [0, 1] by metric to the map (N, 1, H, W) in [0, 1] and scores (N, 1) in (0, 1).
 
     Raises:
-        ValueError: If an argument is unknown or out of range, or there is no metric.
+        ValueError: If an argument is unknown or out of range.
 
     Example:
-        >>> scores = ScoreGenerator({"l1": 1.0, "l2": 2.5})
-        >>> scores({"l1": torch.rand(2, 32, 32), "l2": torch.rand(2, 32, 32)}).shape
-        torch.Size([2, 1])
+        >>> map_and_score = MapAndScore("l2", sharp_maps={"l1": 1.0})
+        >>> anomaly_map, scores = map_and_score({"l1": torch.rand(2, 32, 32), "l2": torch.rand(2, 32, 32)})
+        >>> anomaly_map.shape, scores.shape
+        (torch.Size([2, 1, 32, 32]), torch.Size([2, 1]))
     """
 
     usual_peak: Tensor
@@ -48,54 +51,79 @@ class ScoreGenerator(nn.Module):
 
     def __init__(
         self,
-        metrics: Mapping[str, float],
+        map_metric: str = MAP_METRIC,
+        smoothing: float = 2.5,
+        sharp_maps: Mapping[str, float] | None = None,
         calibration: str = "none",
         pooling: str = "max",
         topk_fraction: float = 0.001,
     ) -> None:
         super().__init__()
-        if not metrics:
-            msg = "Expected score_metrics with at least one metric, such as {'ssim': 1.0}, got none."
-            raise ValueError(msg)
         pool_score(torch.zeros(1, 1, 1, 1), pooling, topk_fraction)  # raises on a bad argument now, not after training
-        self.maps: list[AnomalyMapGenerator] = nn.ModuleList(  # type: ignore[assignment]  # a list of modules
-            AnomalyMapGenerator(metric, sigma, calibration) for metric, sigma in metrics.items()
+        sharp_maps = SHARP_MAPS if sharp_maps is None else sharp_maps
+        self.shown = AnomalyMapGenerator(map_metric, smoothing, calibration)
+        self.sharp = nn.ModuleList(
+            AnomalyMapGenerator(metric, sigma, calibration) for metric, sigma in sharp_maps.items()
         )
         self.pooling = pooling
         self.topk_fraction = topk_fraction
-        self.register_buffer("usual_peak", torch.zeros(len(metrics)))
-        self.register_buffer("peak_spread", torch.ones(len(metrics)))
+        self.register_buffer("usual_peak", torch.zeros(1 + len(sharp_maps)))
+        self.register_buffer("peak_spread", torch.ones(1 + len(sharp_maps)))
+
+    @property
+    def generators(self) -> Iterator[AnomalyMapGenerator]:
+        """The generators of all maps, that of the anomaly map first."""
+        yield self.shown
+        yield from self.sharp  # type: ignore[misc]  # a list of modules
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics whose errors are needed."""
-        return tuple(metric for maps in self.maps for metric in maps.metrics)
+        """The names of the metrics whose errors are needed, each once."""
+        return tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))
 
-    def set_calibration(self, calibration: str) -> None:
-        """Set the calibration of all maps."""
-        for maps in self.maps:
-            maps.calibration = calibration
+    @property
+    def calibration(self) -> str:
+        """The calibration of all maps."""
+        return self.shown.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: str) -> None:
+        for generator in self.generators:
+            generator.calibration = calibration
+
+    def get_extra_state(self) -> dict[str, str]:
+        """Return the calibration, for the state dict."""
+        return {"calibration": self.calibration}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        """Take over the calibration."""
+        self.calibration = state["calibration"]
 
     def calibrate(self, errors: Mapping[str, Tensor]) -> None:
         """Keep what the errors and peaks of normal images are like, at least 2 of them."""
-        for maps in self.maps:
-            maps.calibrate(errors)
-        peaks = self._peaks(errors)
-        if len(peaks) < PEAKS_FROM:
+        for generator in self.generators:
+            generator.calibrate(errors)
+        peaks = self._peaks(self._maps(errors))
+        if len(peaks) < MIN_IMAGES_FOR_PEAKS:
             self.usual_peak, self.peak_spread = torch.zeros_like(peaks[0]), torch.ones_like(peaks[0])
         else:
             spread, self.usual_peak = torch.std_mean(peaks, dim=0)
-            self.peak_spread = spread.clamp(min=LEAST_SPREAD)
+            self.peak_spread = spread.clamp(min=MIN_PEAK_SPREAD)
 
-    def forward(self, errors: Mapping[str, Tensor]) -> Tensor:
-        """Return the scores of images with these errors."""
-        z = (self._peaks(errors) - self.usual_peak) / self.peak_spread
-        return into_unit_interval(z.mean(dim=1, keepdim=True))
+    def forward(self, errors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the anomaly maps and the scores of images with these errors."""
+        maps = self._maps(errors)
+        z = (self._peaks(maps) - self.usual_peak) / self.peak_spread
+        return maps[0], into_unit_interval(z.mean(dim=1, keepdim=True))
 
-    def _peaks(self, errors: Mapping[str, Tensor]) -> Tensor:
+    def _maps(self, errors: Mapping[str, Tensor]) -> list[Tensor]:
+        return [generator.map_of(errors) for generator in self.generators]
+
+    def _peaks(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the logarithm of the odds of every map's peak, (N, maps)."""
-        peaks = [pool_score(maps.to_score(maps.map_of(errors)), self.pooling, self.topk_fraction) for maps in self.maps]
-        return torch.logit(torch.cat(peaks, dim=1), eps=NEAREST)
+        weighted = (generator.to_score(each) for generator, each in zip(self.generators, maps, strict=True))
+        peaks = [pool_score(each, self.pooling, self.topk_fraction) for each in weighted]
+        return torch.logit(torch.cat(peaks, dim=1), eps=ODDS_MARGIN)
 
 
 def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.001) -> Tensor:

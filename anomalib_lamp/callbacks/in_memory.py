@@ -15,15 +15,15 @@ from torchvision.transforms.v2 import Resize
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 2 * 2**30  # bytes
+MEMORY_LIMIT = 2 * 2**30  # bytes
 
 
 class TrainingImagesInMemory(Callback):
-    """Before a fit, read the training images once; the fit then learns from memory, and learns the same.
+    """Read the training images once before a fit, and train from memory; the weights are the same as from files.
 
-    The datamodule resizes images to the size of the model as it reads them. They are read in every epoch if they would
-    differ next time (augmentations), are drawn unevenly, are not resized to one size, or do not fit into 2 GiB.
-    After the fit the datamodule is as it was.
+    The datamodule resizes images to the size of the model as it reads them. They are read in every epoch as usual if
+    they would differ next time (augmentations), are drawn unevenly, are not resized to one size, or do not fit into
+    2 GiB. After the fit the datamodule is as it was.
 
     Example:
         >>> from lightning import Trainer
@@ -76,9 +76,9 @@ def can_be_kept(dataset: Any) -> bool:
         return False
     height, width = resize.size
     needed = len(dataset) * 3 * height * width * torch.float32.itemsize
-    if needed > LIMIT:
+    if needed > MEMORY_LIMIT:
         logger.info("Training images are read in every epoch: resized they take %.1f GiB.", needed / 2**30)
-    return needed <= LIMIT
+    return needed <= MEMORY_LIMIT
 
 
 def read(dataset: AnomalibDataset, num_workers: int, *, progress_bar: bool = True) -> list[ImageItem]:

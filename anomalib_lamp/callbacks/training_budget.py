@@ -1,0 +1,82 @@
+"""How long a training takes, when it is validated, what it is seeded with, and how it ends."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, Timer
+
+logger = logging.getLogger(__name__)
+
+LIGHTNING_DEFAULT_EPOCHS = 1000
+
+
+class TrainingBudget(Callback):
+    """Give a fit the model's own number of steps unless the user limited epochs or steps.
+
+    Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit; both are read as "not given".
+    A fit that is limited by steps is validated at equal intervals unless the user chose when, and every fit that uses
+    up its steps or epochs is validated after its last step.
+
+    Args:
+        max_steps: Optimisation steps of a training.
+        validations: How many validations are spread over a training that is limited by steps.
+        seed: Seed of shuffling and training, or ``None`` for torch's global state.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[TrainingBudget(max_steps=100)], logger=False, accelerator="cpu")
+    """
+
+    def __init__(self, max_steps: int, validations: int = 10, seed: int | None = None) -> None:
+        self.max_steps = max_steps
+        self.validations = validations
+        self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Set the steps and the validations of a fit."""
+        del pl_module
+        if stage == "fit":
+            self._limit_steps(trainer)
+            self._spread_validations(trainer)
+
+    def _limit_steps(self, trainer: Trainer) -> None:
+        """Train for ``max_steps`` if neither steps nor epochs are limited."""
+        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        no_epochs_given = trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS or (timed and trainer.max_epochs == -1)
+        if trainer.max_steps != -1 or not no_epochs_given:
+            return
+        trainer.fit_loop.max_epochs = -1
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        logger.info("Training for %d steps (init argument max_steps).", self.max_steps)
+
+    def _spread_validations(self, trainer: Trainer) -> None:
+        """Validate at equal intervals if steps are limited and the user has not chosen when to validate."""
+        limited_by_steps = trainer.max_steps != -1 and trainer.max_epochs == -1
+        user_chose = trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch != 1
+        if trainer.enable_validation and limited_by_steps and not user_chose:
+            batches = trainer.max_steps * trainer.accumulate_grad_batches
+            trainer.val_check_interval = math.ceil(batches / self.validations)
+            trainer.check_val_every_n_epoch = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed shuffling and training; every process damages its images in its own way."""
+        del trainer
+        if self.seed is not None:
+            seed_everything(self.seed, workers=True, verbose=False)
+            torch.manual_seed(self.seed + pl_module.global_rank)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """After the last step or batch, end the training with a validation."""
+        del args, kwargs
+        last_of_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.global_step == trainer.max_steps or last_of_epochs:
+            stop_after_validation(trainer)
+
+
+def stop_after_validation(trainer: Trainer) -> None:
+    """Ask the trainer to stop; it validates once more, whatever the interval, if there is anything to validate."""
+    trainer.should_stop = True
+    if trainer.enable_validation:
+        trainer.check_val_every_n_epoch = None
