@@ -86,18 +86,13 @@ class BestAverage(BeforeValidation):
         self._resumed: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Damage the images to check by, and begin an average or go on with that of an interrupted training."""
+        """Begin an average, if images are held out to check it by."""
         normal = self.held_out.images[:PROBE_IMAGES]
         if not len(normal):
             return
         steps = trainer.estimated_stepping_batches
         self._check_interval = max(1, int(steps) // CHECKS_PER_TRAINING) if math.isfinite(steps) else CHECK_INTERVAL
-        self._held_out_probe = self._probe(normal)
-        self._learnt_probe = self._probe(self._some_learnt_images(pl_module, len(normal)))
-        self.start()
-
-    def _probe(self, normal: Tensor) -> Probe:
-        return Probe(repeatably(self.damage, normal), normal)
+        self.begin(normal, self._some_learnt_images(pl_module, len(normal)))
 
     def _some_learnt_images(self, pl_module: LightningModule, count: int) -> Tensor:
         """Read learnt images, evenly spread; as many as are held out, so that their damage is alike."""
@@ -105,8 +100,16 @@ class BestAverage(BeforeValidation):
         spread = [learnt[number * len(learnt) // count] for number in range(count)]
         return torch.cat([batch.image for batch in training_batches(pl_module, spread)])  # type: ignore[misc]
 
-    def start(self) -> None:
-        """Begin an average of the network's weights."""
+    def begin(self, held_out: Tensor, learnt: Tensor) -> None:
+        """Begin an average of the network's weights, or go on with that of an interrupted training.
+
+        Args:
+            held_out: Normal images (N, 3, H, W) that weights are judged by.
+            learnt: Images that are learnt, as many.
+        """
+        self._held_out_probe, self._learnt_probe = (
+            Probe(repeatably(self.damage, images), images) for images in (held_out, learnt)
+        )
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average, use_buffers=True).eval()
         self.kept = copy.deepcopy(self.network.state_dict())
         if self._resumed:

@@ -123,6 +123,7 @@ class FineTuning(BeforeValidation):
     def _reset(self) -> None:
         self.rule = StoppingRule(self.patience)
         self.separation = 0.0
+        self._normal = torch.empty(0)
         self._augmented: list[Tensor] = []
         self._checked_step = -1
         self._map_is_outdated = False
@@ -133,7 +134,7 @@ class FineTuning(BeforeValidation):
         return self.learner
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights that the model has now; augment the held-out images once, for all checks."""
+        """Begin with a check of the held-out images, if there are any."""
         del pl_module
         self._reset()
         images = self.held_out.images
@@ -142,10 +143,19 @@ class FineTuning(BeforeValidation):
             self.learner = None
         if self.learner is not None:
             check_range(images)
-            self.learner.load_state_dict(self.model.backbone.state_dict())
-            self._augmented = [AUGMENTATIONS[name](images) for name in self.augmentations]
+            self.begin(images)
             self.check(trainer.global_step)
         self._map_is_outdated = False  # the weights that were taken over are those that the map was fitted with
+
+    def begin(self, images: Tensor) -> None:
+        """Start from the weights that the model has now; augment the images once, for all checks.
+
+        Args:
+            images: Normal images (N, 3, H, W) in [0, 1] that the Gaussians were not fitted to.
+        """
+        self.learner.load_state_dict(self.model.backbone.state_dict())  # type: ignore[union-attr]
+        self._normal = images
+        self._augmented = [AUGMENTATIONS[name](images) for name in self.augmentations]
 
     def distance(self, images: Tensor) -> Tensor:
         """Return the distance (N) of images by the learner; its mean over normal images is the loss."""
@@ -159,18 +169,24 @@ class FineTuning(BeforeValidation):
         if self.learner is None or self.rule.stop:
             stop_after_validation(trainer)
 
-    def check(self, step: int) -> None:
-        """Measure the separation, once per step; if it is the best so far, the model takes over the weights."""
+    def check(self, step: int) -> bool:
+        """Measure the separation, once per step; if it is the best so far, the model takes over the weights.
+
+        Returns:
+            Whether the model took over the weights.
+        """
         if self.learner is None or step == self._checked_step:
-            return
+            return False
         self._checked_step = step
-        normal = self._distances(self.held_out.images)
+        normal = self._distances(self._normal)
         self.separation = sum(separation(normal, self._distances(images)) for images in self._augmented)
         self.separation /= len(self._augmented)
         logger.info("Step %d: separation %.4f of held-out normal from augmented.", step, self.separation)
-        if self.rule.is_best(self.separation):
+        is_best = self.rule.is_best(self.separation)
+        if is_best:
             self.model.backbone.load_state_dict(self.learner.state_dict())
             self._map_is_outdated = True
+        return is_best
 
     @torch.no_grad()
     def _distances(self, images: Tensor) -> Tensor:
@@ -187,7 +203,7 @@ class FineTuning(BeforeValidation):
         """Bring the model up to date, and drop the copy, which would be exported with the model."""
         self.bring_up_to_date(trainer, pl_module)
         self.learner = None
-        self._augmented = []
+        self._normal, self._augmented = torch.empty(0), []
 
 
 def checked_images(pl_module: LightningModule, indices: Sequence[int]) -> Iterator[Tensor]:

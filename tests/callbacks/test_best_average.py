@@ -1,4 +1,4 @@
-"""The kept weights are the moving average that did best on held-out images; learning goes on beside it."""
+"""The kept weights are the moving average that did best on held-out images; training goes on beside it."""
 
 import copy
 import math
@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import best_average, make_lamp_ae
 from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_lamp import LampAE
-from anomalib_lamp.models.lamp_ae.averaging import BestAverage
+from anomalib_lamp.callbacks import BestAverage, HeldOutImages
 
 
 class Scales(nn.Module):
@@ -42,35 +43,47 @@ def moving_averages(values):
     return averages
 
 
+def follow_with(network, damage, images):
+    held_out = HeldOutImages(fraction=0.5, at_least=1, at_most=len(images))
+    best = BestAverage(network, held_out, damage, nn.functional.mse_loss)
+    best.begin(images, images)
+    return best
+
+
 def test_the_average_that_is_best_is_kept():
-    network, images = Scales(), torch.ones(20, 3, 4, 4)
-    best = BestAverage(network, images, 30 * images, nn.functional.mse_loss)
+    network, images = Scales(), torch.full((20, 3, 4, 4), 30.0)
+    best = follow_with(network, lambda images: images / 30, images)
     values = np.arange(1.0, 101.0)
     for step, value in enumerate(values, start=1):
         set_to(network, value)
-        best.follow(network, step)
-        best.follow(network, step)  # the second batch of the same step
+        best.follow(step)
+        best.follow(step)  # the second batch of the same step
         best.check()
     expected = min(moving_averages(values), key=lambda average: abs(average - 30))
     assert best.kept["weight"].item() == pytest.approx(expected, rel=1e-4)
     assert best.kept["statistic"].item() == pytest.approx(2 * expected, rel=1e-4)
-    assert best.loss_of_kept == pytest.approx(20 * (expected - 30) ** 2, rel=1e-3)
+    assert best.kept_loss == pytest.approx(20 * (expected - 30) ** 2, rel=1e-3)
 
 
-def test_learning_goes_on_after_the_kept_weights_were_shown():
+def test_training_goes_on_after_the_kept_weights_were_shown():
     network, images = Scales(), torch.ones(2, 3, 4, 4)
-    best = BestAverage(network, images, images, nn.functional.mse_loss)
+    best = follow_with(network, lambda images: images, images)
     set_to(network, 1.0)
-    best.follow(network, step=1)
+    best.follow(step=1)
     best.check()
     set_to(network, 5.0)
-    best.show(network)
-    best.show(network)
+    best.show()
+    best.show()
     assert network.weight == 1
-    best.learn_on(network)
+    best.give_back()
     assert network.weight == 5
-    best.learn_on(network)
+    best.give_back()
     assert network.weight == 5
+
+
+def test_nothing_is_saved_without_an_average():
+    best = BestAverage(Scales(), HeldOutImages(0.5, 1, 1), damage=lambda images: images, loss=nn.functional.mse_loss)
+    assert best.state_dict() == {}
 
 
 def weights(model):
@@ -90,22 +103,23 @@ class Watches(Callback):
         self.last_learnt = weights(pl_module)
 
     def on_validation_end(self, trainer, pl_module):
-        del trainer
+        best = best_average(trainer)
         self.learnt.append(self.last_learnt)
         self.shown.append(copy.deepcopy(dict(pl_module.model.network.state_dict())))
-        self.kept.append(copy.deepcopy(dict(pl_module._best.kept)))
-        self.losses.append(pl_module._best.loss_of_kept)
+        self.kept.append(copy.deepcopy(dict(best.kept)))
+        self.losses.append(best.kept_loss)
 
     def on_before_backward(self, trainer, pl_module, loss):
-        del trainer, loss
-        self.losses.append(pl_module._best.loss_of_kept)
-        self.averaged.append(pl_module._best._average.n_averaged.item())
+        del loss
+        best = best_average(trainer)
+        self.losses.append(best.kept_loss)
+        self.averaged.append(best.average.n_averaged.item())
         if len(self.learning) <= len(self.learnt):
             self.learning.append(weights(pl_module))
 
 
 def fit(engine, parts, max_steps=8, ckpt_path=None):
-    model = LampAE(width=4, depth=3, image_size=64, max_steps=max_steps, seed=0, visualizer=False)
+    model = make_lamp_ae(max_steps=max_steps)
     engine.fit(model, datamodule=parts, ckpt_path=ckpt_path)
     return model
 
@@ -123,10 +137,10 @@ def test_the_model_is_validated_saved_and_ended_with_what_is_kept(make_engine, p
     torch.testing.assert_close(dict(model.model.network.state_dict()), watches.kept[-1])
     saved = LampAE.load_from_checkpoint(engine.best_model_path).model.network.state_dict()
     torch.testing.assert_close(dict(saved), watches.kept[-1])
-    assert model._best is None
+    assert best_average(engine.trainer).average is None
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(make_engine, parts):
+def test_an_interrupted_training_goes_on_with_its_weights_and_its_average(make_engine, parts):
     first, second = Watches(), Watches()
     engine = make_engine(callbacks=[first])
     fit(engine, parts, max_steps=4)

@@ -1,23 +1,24 @@
-"""The image score of LampAE."""
+"""The image score of LampAE, and that it is made from the map that is shown."""
 
 import numpy as np
 import pytest
 import torch
 
 from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, errors_by_metric
-from anomalib_lamp.models.lamp_ae.score import ScoreGenerator, pool_score
+from anomalib_lamp.models.lamp_ae.score import MapAndScore, pool_score
 
-METRICS = {"ssim": 1.0, "l1": 2.5}
+SHOWN = ("l1", 2.5)
+SHARP = {"ssim": 1.0}
 
 
 def errors_of(count):
-    return {name: torch.rand(count, 32, 40) * torch.rand(count, 1, 1) for name in METRICS}
+    return {name: torch.rand(count, 32, 40) * torch.rand(count, 1, 1) for name in ("l1", "ssim")}
 
 
 def log_odds_of_peaks(normal, errors, calibration):
     """The peaks of maps that are made and calibrated one by one, (maps, images)."""
     peaks = []
-    for metric, sigma in METRICS.items():
+    for metric, sigma in (SHOWN, *SHARP.items()):
         maps = AnomalyMapGenerator(metric, sigma, calibration)
         maps.calibrate(normal)
         peaks.append(maps.to_score(maps.map_of(errors)).numpy().astype(float).max((1, 2, 3)))
@@ -27,28 +28,37 @@ def log_odds_of_peaks(normal, errors, calibration):
 @pytest.mark.parametrize("calibration", ["none", "location"])
 def test_scores_are_mean_standardised_log_odds_of_peaks(calibration):
     normal, errors = errors_of(12), errors_of(5)
-    scores = ScoreGenerator(METRICS, calibration)
-    scores.calibrate(normal)
+    map_and_score = MapAndScore(*SHOWN, SHARP, calibration)
+    map_and_score.calibrate(normal)
     usual = log_odds_of_peaks(normal, normal, calibration)
     new = log_odds_of_peaks(normal, errors, calibration)
     z = ((new - usual.mean(1)[:, None]) / usual.std(1, ddof=1)[:, None]).mean(0)
-    np.testing.assert_allclose(scores(errors)[:, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
+    np.testing.assert_allclose(map_and_score(errors)[1][:, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
+
+
+def test_the_map_is_the_shown_one_calibrated_by_itself():
+    normal, errors = errors_of(12), errors_of(5)
+    map_and_score = MapAndScore(*SHOWN, SHARP, "location")
+    map_and_score.calibrate(normal)
+    alone = AnomalyMapGenerator(*SHOWN, "location")
+    alone.calibrate(normal)
+    assert torch.equal(map_and_score(errors)[0], alone.map_of(errors))
 
 
 def test_peaks_of_fewer_than_eight_images_are_not_standardised():
     normal, errors = errors_of(7), errors_of(5)
-    scores = ScoreGenerator(METRICS, "location")
-    scores.calibrate(errors_of(12))
-    scores.calibrate(normal)
+    map_and_score = MapAndScore(*SHOWN, SHARP, "location")
+    map_and_score.calibrate(errors_of(12))
+    map_and_score.calibrate(normal)
     z = log_odds_of_peaks(normal, errors, "location").mean(0)
-    np.testing.assert_allclose(scores(errors)[:, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
+    np.testing.assert_allclose(map_and_score(errors)[1][:, 0].numpy(), 0.5 * (1 + z / (np.abs(z) + 4)), atol=1e-4)
 
 
 def test_peaks_that_are_all_alike_give_finite_scores():
-    scores = ScoreGenerator({"l1": 0.0})
-    scores.calibrate({"l1": torch.full((8, 32, 32), 0.1)})
+    map_and_score = MapAndScore("l1", 0.0, sharp_maps={})
+    map_and_score.calibrate({"l1": torch.full((8, 32, 32), 0.1)})
     errors = torch.tensor([0.0, 0.1, 0.11, 1.0])[:, None, None].expand(-1, 32, 32)
-    values = scores({"l1": errors})[:, 0]
+    values = map_and_score({"l1": errors})[1][:, 0]
     assert (values.diff() > 0).all()
     assert 0 < values[0] < values[1] == 0.5 < values[3] < 1
 
@@ -63,11 +73,11 @@ def test_a_stain_of_the_same_structure_is_seen_by_its_colour():
     stained += stain * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
 
     def share_found(metric):
-        scores = ScoreGenerator({metric: 2.5}, "location")
-        scores.calibrate(errors_by_metric(reconstruction, normal, scores.metrics))
-        values = scores(
-            errors_by_metric(torch.cat([reconstruction[:6]] * 2), torch.cat([normal[:6], stained]), scores.metrics)
-        )
+        map_and_score = MapAndScore(metric, 2.5, {}, "location")
+        metrics = map_and_score.metrics
+        map_and_score.calibrate(errors_by_metric(reconstruction, normal, metrics))
+        pairs = torch.cat([reconstruction[:6]] * 2), torch.cat([normal[:6], stained])
+        values = map_and_score(errors_by_metric(*pairs, metrics))[1]
         return (values[6:, 0] > values[:6].max()).float().mean()
 
     assert share_found("ssim+msgms") < 1 == share_found("ssim+msgms+chroma")
@@ -75,11 +85,11 @@ def test_a_stain_of_the_same_structure_is_seen_by_its_colour():
 
 def test_grey_images_repaired_in_grey_are_judged_by_their_structure():
     normal = {"ssim": 0.1 * torch.rand(12, 32, 40), "chroma": torch.zeros(12, 32, 40)}
-    scores = ScoreGenerator({"ssim+chroma": 1.0}, "location")
-    scores.calibrate(normal)
+    map_and_score = MapAndScore("ssim+chroma", 1.0, {}, "location")
+    map_and_score.calibrate(normal)
     defective = {name: error.clone() for name, error in normal.items()}
     defective["ssim"][:, 10:13, 10:13] += 0.1
-    assert scores(defective).min() > scores(normal).max()
+    assert map_and_score(defective)[1].min() > map_and_score(normal)[1].max()
 
 
 def test_pooling_equals_numpy():
@@ -95,12 +105,12 @@ def test_pooling_equals_numpy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"metrics": {}}, "at least one metric"),
-        ({"metrics": {"lpips": 1.0}}, "got 'lpips'"),
-        ({"metrics": {"l1": -1.0}}, r"smoothing .* got -1"),
-        ({"metrics": METRICS, "pooling": "median"}, r"\['max', 'mean', 'topk'\], got 'median'"),
+        ({"map_metric": "lpips"}, "got 'lpips'"),
+        ({"sharp_maps": {"lpips": 1.0}}, "got 'lpips'"),
+        ({"sharp_maps": {"l1": -1.0}}, r"smoothing .* got -1"),
+        ({"pooling": "median"}, r"\['max', 'mean', 'topk'\], got 'median'"),
     ],
 )
 def test_rejects_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ScoreGenerator(**arguments)
+        MapAndScore(**arguments)

@@ -1,23 +1,29 @@
-"""Images are shifted by whole pixels, as far as learning by heart asks for, and not at all otherwise."""
+"""Images are shifted by whole pixels once the network overfits, and not at all before."""
+
+import copy
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import best_average
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from anomalib_lamp import LampAE
+from anomalib_lamp.callbacks import BestAverage
+from anomalib_lamp.corruption import repeatably
 from anomalib_lamp.models.lamp_ae import adaptive_shift
 from anomalib_lamp.models.lamp_ae.adaptive_shift import AdaptiveShift
 
-LEARNT_BY_HEART = {"held_out_loss": 1.2, "learnt_loss": 1.0}
-NOT_LEARNT_BY_HEART = {"held_out_loss": 1.0, "learnt_loss": 1.0}
+OVERFITTING = {"held_out_loss": 1.2, "learnt_loss": 1.0}
+NO_OVERFITTING = {"held_out_loss": 1.0, "learnt_loss": 1.0}
 
 
 def far_reaching(times, furthest=0.125):
     shift = AdaptiveShift(furthest)
     for _ in range(times):
-        shift.adapt(**LEARNT_BY_HEART)
+        shift.adapt(**OVERFITTING)
     return shift
 
 
@@ -48,7 +54,7 @@ def test_nothing_is_done_or_drawn_without_need():
     images = torch.rand(4, 3, 32, 32)
     state = torch.get_rng_state()
     shift = AdaptiveShift()
-    shift.adapt(**NOT_LEARNT_BY_HEART)
+    shift.adapt(**NO_OVERFITTING)
     assert shift(images) is images
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -56,7 +62,7 @@ def test_nothing_is_done_or_drawn_without_need():
 def test_the_reach_grows_to_its_limit_and_shrinks_to_nothing():
     shift = AdaptiveShift(0.04)
     reaches = []
-    for losses in [LEARNT_BY_HEART] * 4 + [NOT_LEARNT_BY_HEART] * 4:
+    for losses in [OVERFITTING] * 4 + [NO_OVERFITTING] * 4:
         shift.adapt(**losses)
         reaches.append(shift.reach)
     assert reaches == pytest.approx([1 / 64, 2 / 64, 0.04, 0.04, 0.04 - 1 / 64, 0.04 - 2 / 64, 0, 0])
@@ -88,8 +94,8 @@ class TestInTraining:
     def weights(self, model):
         return torch.cat([parameter.detach().flatten() for parameter in model.model.parameters()])
 
-    def test_images_are_shifted_once_they_are_learnt_by_heart_also_when_resumed(self, make_engine, parts, monkeypatch):
-        monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", 0.0)  # as if they were, from the first step
+    def test_images_are_shifted_once_the_network_overfits_also_when_resumed(self, make_engine, parts, monkeypatch):
+        monkeypatch.setattr(adaptive_shift, "OVERFITTING_RATIO", 0.0)  # as if it did, from the first step
         never, _, reaches = self.fit(make_engine, parts, furthest_shift=0.0)
         assert reaches == [0, 0, 0, 0]
         model, engine, reaches = self.fit(make_engine, parts)
@@ -99,34 +105,36 @@ class TestInTraining:
         assert reaches == pytest.approx([4 / 64, 5 / 64])
 
     def test_gradients_that_are_accumulated_count_as_one_step(self, make_engine, parts, monkeypatch):
-        monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", 0.0)
+        monkeypatch.setattr(adaptive_shift, "OVERFITTING_RATIO", 0.0)
         _, _, reaches = self.fit(make_engine, parts, trainer={"accumulate_grad_batches": 2})
         assert reaches[-1] == pytest.approx(3 / 64)
 
-    def test_weights_are_the_same_where_nothing_is_learnt_by_heart(self, make_engine, parts, monkeypatch):
-        monkeypatch.setattr(adaptive_shift, "LEARNT_BY_HEART", float("inf"))
+    def test_weights_are_the_same_without_overfitting(self, make_engine, parts, monkeypatch):
+        monkeypatch.setattr(adaptive_shift, "OVERFITTING_RATIO", float("inf"))
         model, _, reaches = self.fit(make_engine, parts)
         assert set(reaches) == {0}
         never, _, _ = self.fit(make_engine, parts, furthest_shift=0.0)
         assert torch.equal(self.weights(model), self.weights(never))
 
     def test_held_out_images_are_compared_with_as_many_learnt_ones(self, make_engine, parts, monkeypatch):
-        compared = []
+        compared, given = [], []
         monkeypatch.setattr(AdaptiveShift, "adapt", lambda _, *losses: compared.append(losses))
+        begin = BestAverage.begin
+        monkeypatch.setattr(BestAverage, "begin", lambda best, *images: given.extend(images) or begin(best, *images))
 
-        class Watched(LampAE):
-            def on_train_batch_end(self, *args):
-                super().on_train_batch_end(*args)
-                self.sample, self.average = self._learnt, self._best._average
+        class KeepsAverage(Callback):
+            def on_validation_end(self, trainer, pl_module):  # noqa: ARG002
+                self.average = copy.deepcopy(best_average(trainer).average)
 
-        model = Watched(width=4, depth=3, image_size=64, max_steps=2, seed=0, visualizer=False)
-        make_engine().fit(model, datamodule=parts)
-        damaged, normal = model.sample
-        learn, held_out = 4, 4
-        assert len(normal) == held_out == learn
+        keeps = KeepsAverage()
+        model = LampAE(width=4, depth=3, image_size=64, max_steps=2, seed=0, visualizer=False)
+        make_engine(callbacks=[keeps]).fit(model, datamodule=parts)
+        held_out, learnt = given
+        assert len(learnt) == len(held_out) == 4
         images = torch.stack([model.pre_processor.transform(item.image) for item in parts.train_data])
-        distances = (images[:, None] - normal).abs().amax((2, 3, 4))
-        assert (distances == 0).sum() == len(normal)
-        with torch.no_grad():
-            loss = model.loss(model.average(damaged), normal).item() * len(normal)
-        assert compared[-1][1] == pytest.approx(loss, rel=1e-5)
+        for some in (held_out, learnt):
+            assert ((images[:, None] - some).abs().amax((2, 3, 4)) == 0).sum() == 4
+        for loss, normal in zip(compared[-1], given, strict=True):
+            with torch.no_grad():
+                repaired = keeps.average(repeatably(model.corruption, normal))
+            assert loss == pytest.approx(4 * model.loss(repaired, normal).item(), rel=1e-5)

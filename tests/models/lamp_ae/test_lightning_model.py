@@ -4,20 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import make_parts
-from lightning.pytorch.callbacks import Callback
+from helpers import make_lamp_ae, make_parts
 from lightning.pytorch.loggers import CSVLogger
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp import LampAE
-from anomalib_lamp.models.host import has_fast_bfloat16
 
 SMALL = {"width": 4, "depth": 3, "image_size": 64}
-
-
-def small_model(**arguments):
-    return LampAE(**{**SMALL, "max_steps": 4, "seed": 0, "visualizer": False, **arguments})
 
 
 def raw_predictions(model, loader):
@@ -27,93 +21,11 @@ def raw_predictions(model, loader):
         return [model.model(model.pre_processor.transform(batch.image)) for batch in loader]
 
 
-class CountValidations(Callback):
-    """Remembers after which steps validation ran."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_validation_end(self, trainer, pl_module):  # noqa: ARG002
-        self.steps.append(trainer.global_step)
-
-
-class TestTrainingBudget:
-    def fit(self, engine, parts, **arguments):
-        engine.fit(small_model(**arguments), datamodule=parts)
-        return engine.trainer.global_step
-
-    def test_the_models_own_steps_end_the_training(self, make_engine, parts):
-        assert self.fit(make_engine(), parts, max_steps=5) == 5
-
-    @pytest.mark.parametrize("steps", [3, 7])
-    def test_steps_given_to_the_trainer_win_in_both_directions(self, make_engine, parts, steps):
-        assert self.fit(make_engine(max_steps=steps), parts, max_steps=5) == steps
-
-    @pytest.mark.parametrize("epochs", [1, 4])
-    def test_epochs_given_to_the_trainer_win_in_both_directions(self, make_engine, parts, epochs):
-        steps_per_epoch = 2
-        assert self.fit(make_engine(max_epochs=epochs), parts, max_steps=5) == epochs * steps_per_epoch
-
-    def test_a_time_limit_keeps_the_models_steps(self, make_engine, parts):
-        assert self.fit(make_engine(max_time="00:01:00:00"), parts, max_steps=5) == 5
-
-    def test_validates_four_times_and_after_the_last_step(self, make_engine, parts):
-        counter = CountValidations()
-        self.fit(make_engine(callbacks=[counter]), parts, max_steps=17)
-        assert counter.steps == [5, 10, 15, 17]
-
-    def test_steps_given_by_the_user_are_validated_as_often(self, make_engine, parts):
-        counter = CountValidations()
-        self.fit(make_engine(callbacks=[counter], max_steps=20), parts)
-        assert counter.steps == [5, 10, 15, 20]
-
-    def test_counts_optimisation_steps_when_gradients_are_accumulated(self, make_engine, parts):
-        counter = CountValidations()
-        self.fit(make_engine(callbacks=[counter], accumulate_grad_batches=2), parts, max_steps=10)
-        assert counter.steps == [2, 5, 7, 10]
-
-    @pytest.mark.parametrize("own", [{}, {"max_steps": 20}])
-    def test_a_validation_interval_given_by_the_user_is_kept_and_the_end_is_validated(self, make_engine, parts, own):
-        counter = CountValidations()
-        engine = make_engine(callbacks=[counter], check_val_every_n_epoch=3, **own)
-        self.fit(engine, parts, max_steps=20)
-        assert counter.steps == [6, 12, 18, 20]
-        assert engine.trainer.checkpoint_callback.best_model_path
-
-    @pytest.mark.parametrize("steps", [3, 4])
-    def test_the_users_last_step_is_validated_too(self, make_engine, parts, steps):
-        engine = make_engine(max_steps=steps)
-        self.fit(engine, parts)
-        assert torch.isfinite(engine.model.post_processor.image_threshold)
-
-
-class TestSeed:
-    def weights(self, engine, parts, **arguments):
-        torch.manual_seed(torch.seed())  # whatever the global state is
-        model = small_model(**arguments)
-        engine.fit(model, datamodule=parts)
-        return torch.cat([parameter.detach().flatten() for parameter in model.model.parameters()])
-
-    def test_two_runs_give_identical_weights(self, make_engine, parts_root):
-        first, second, other = (
-            self.weights(make_engine(), make_parts(parts_root), seed=seed, max_steps=6) for seed in (3, 3, 4)
-        )
-        assert torch.equal(first, second)
-        assert not torch.equal(first, other)
-
-    def test_building_a_model_leaves_the_global_state_alone(self):
-        torch.manual_seed(5)
-        expected = torch.rand(3)
-        torch.manual_seed(5)
-        small_model(seed=1)
-        assert torch.equal(torch.rand(3), expected)
-
-
 class TestTraining:
     @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     def test_every_optimiser_lowers_the_loss_with_its_default_rate(self, make_engine, parts, optimizer, reduction):
-        model = small_model(optimizer=optimizer, reduction=reduction, max_steps=30, base_loss="l1")
+        model = make_lamp_ae(optimizer=optimizer, reduction=reduction, max_steps=30, base_loss="l1")
         images = next(iter(self.loader(parts))).image
         before = model.loss(model.model.train()(images), images).item()
         make_engine(barebones=True, enable_checkpointing=False).fit(model, datamodule=parts)
@@ -127,7 +39,7 @@ class TestTraining:
     @pytest.mark.parametrize("base_loss", ["l1", "l2", "ssim", "msgms"])
     @pytest.mark.parametrize("amplify", [True, False])
     def test_logs_the_training_curves(self, make_engine, parts, tmp_path, base_loss, amplify):
-        model = small_model(base_loss=base_loss, amplify=amplify, max_steps=4, reduction="mean")
+        model = make_lamp_ae(base_loss=base_loss, amplify=amplify, max_steps=4, reduction="mean")
         make_engine(logger=CSVLogger(tmp_path), log_every_n_steps=1).fit(model, datamodule=parts)
         curves = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
         loss, error = curves["train_loss_step"].dropna(), curves["train_base_error_step"].dropna()
@@ -137,7 +49,7 @@ class TestTraining:
 
     def test_the_target_is_the_image_before_it_was_damaged(self, parts):
         batch = next(iter(self.loader(parts)))
-        model = small_model(corruption_strength=1.0, mixed_precision=False)
+        model = make_lamp_ae(corruption_strength=1.0, mixed_precision=False)
         seen = {}
         model.model.register_forward_pre_hook(lambda _, inputs: seen.update(input=inputs[0]))
         model.loss.base_error = lambda reconstruction, target: seen.update(target=target) or reconstruction
@@ -150,13 +62,13 @@ class TestTraining:
     @pytest.mark.parametrize(("noise", "changed_everywhere"), [(0.0, False), (0.05, True)])
     def test_noise_falls_on_all_of_the_image_if_asked_for(self, noise, changed_everywhere):
         images = torch.full((8, 3, 64, 64), 0.5)
-        changed = small_model(corruption_noise=noise).corruption(images) != images
+        changed = make_lamp_ae(corruption_noise=noise).corruption(images) != images
         assert (changed.float().mean() > 0.9) == changed_everywhere
 
     @pytest.mark.parametrize(("fast", "asked"), [(True, True), (True, False), (False, True)])
     def test_learns_in_bfloat16_where_that_is_fast(self, make_engine, parts, monkeypatch, fast, asked):
         monkeypatch.setattr("anomalib_lamp.models.lamp_ae.lightning_model.has_fast_bfloat16", lambda _: fast)
-        model = small_model(mixed_precision=asked)
+        model = make_lamp_ae(mixed_precision=asked)
         learnt, predicted = set(), set()
         model.model.network.middle.register_forward_hook(
             lambda module, _, output: (learnt if module.training else predicted).add(output.dtype)
@@ -172,7 +84,7 @@ class TestTraining:
 
         pre_processor = PreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.2] * 3)]))
         with pytest.raises(ValueError, match="do not normalise them by mean and deviation"):
-            make_engine().fit(small_model(pre_processor=pre_processor), datamodule=parts)
+            make_engine().fit(make_lamp_ae(pre_processor=pre_processor), datamodule=parts)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -191,13 +103,13 @@ class TestTraining:
     )
     def test_rejects_bad_arguments_before_training(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            small_model(**arguments)
+            make_lamp_ae(**arguments)
 
 
 class TestResults:
     def test_metrics_agree_with_scikit_learn_on_the_same_scores(self, make_engine, parts):
         """scikit-learn sees the raw scores, anomalib the normalised ones."""
-        model = small_model(max_steps=20)
+        model = make_lamp_ae(max_steps=20)
         engine = make_engine()
         engine.fit(model, datamodule=parts)
         metrics = engine.test(model, datamodule=parts)[0]
@@ -215,7 +127,7 @@ class TestResults:
         assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-6)
 
     def test_checkpoint_gives_identical_scores(self, make_engine, parts):
-        model = small_model(architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk")
+        model = make_lamp_ae(architecture="unet", skip_connections=False, map_metric="ssim", pooling="topk")
         engine = make_engine()
         engine.fit(model, datamodule=parts)
         loaded = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path, weights_only=True)
@@ -228,7 +140,7 @@ class TestResults:
     def test_thresholds_from_good_images_alone(self, make_engine, parts_root):
         parts = make_parts(parts_root, val_split_mode="from_train", val_split_ratio=0.5)
         engine = make_engine()
-        engine.fit(small_model(false_positive_rate=0.1), datamodule=parts)
+        engine.fit(make_lamp_ae(false_positive_rate=0.1), datamodule=parts)
         checkpoint = LampAE.load_from_checkpoint(engine.best_model_path)
         assert checkpoint.post_processor.false_positive_rate == 0.1
         scores = torch.cat([batch.pred_score for batch in raw_predictions(checkpoint, parts.val_dataloader())])
@@ -239,73 +151,51 @@ class TestResults:
 
     def test_resumes_an_interrupted_training(self, make_engine, parts):
         engine = make_engine()
-        engine.fit(small_model(max_steps=4), datamodule=parts)
+        engine.fit(make_lamp_ae(max_steps=4), datamodule=parts)
         checkpoint = engine.trainer.checkpoint_callback.best_model_path
         resumed = make_engine()
-        resumed.fit(small_model(max_steps=9), datamodule=parts, ckpt_path=checkpoint)
+        resumed.fit(make_lamp_ae(max_steps=9), datamodule=parts, ckpt_path=checkpoint)
         assert resumed.trainer.global_step == 9
 
 
 class TestCalibration:
     def fit(self, make_engine, parts, **arguments):
-        model = small_model(**{"max_steps": 3, "seed": 0, **arguments})
+        model = make_lamp_ae(**{"max_steps": 3, "seed": 0, **arguments})
         engine = make_engine()
         engine.fit(model, datamodule=parts)
         return model, engine
 
     @pytest.mark.parametrize("calibration", ["auto", "none"])
     def test_held_out_images_are_not_learnt(self, make_engine, parts, calibration):
-        class Records(LampAE):
-            learnt = 0
-
-            def to_learn(self, batch):
-                images = super().to_learn(batch)
-                self.learnt += len(images)
-                return images
-
-        model = Records(**SMALL, calibration=calibration, max_steps=6, seed=0)
+        model = make_lamp_ae(calibration=calibration, max_steps=6)
+        learnt, to_learn = [], model.held_out.to_learn
+        model.held_out.to_learn = lambda batch: learnt.append(to_learn(batch)) or learnt[-1]
         make_engine().fit(model, datamodule=parts)  # 8 images in batches of 4, 4 of them held out
-        assert model.learnt == 3 * 4
-        assert not model._held_out_paths
-        assert model._normal is None
+        assert sum(map(len, learnt)) == 3 * 4
+        assert len(model.held_out.images) == 0
 
     def test_the_decision_is_in_the_checkpoint(self, make_engine, parts):
-        model, engine = self.fit(make_engine, parts, map_metric="auto", calibration="location", pooling="auto")
+        model, engine = self.fit(make_engine, parts, calibration="auto")
         loaded = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
-        assert loaded.model.get_extra_state() == model.model.get_extra_state()
-        assert loaded.model.get_extra_state()["calibration"] == "location"
+        assert loaded.model.map_and_score.calibration == model.model.map_and_score.calibration == "location"
         images = torch.rand(2, 3, 64, 64)
         torch.testing.assert_close(loaded.eval()(images).anomaly_map, model.eval()(images).anomaly_map)
 
     @pytest.mark.parametrize("limit", [{"limit_val_batches": 0}, {"limit_val_batches": 0, "max_steps": 2}])
     def test_calibrated_and_saved_without_validation_images(self, make_engine, parts, limit):
-        model = small_model(max_steps=2, seed=0, calibration="location")
+        model = make_lamp_ae(max_steps=2, seed=0, calibration="location")
         engine = make_engine(**limit)
         engine.fit(model, datamodule=parts)
-        assert model.model.anomaly_map_generator.location_mean.shape == (64, 64)
+        assert model.model.map_and_score.shown.location_mean.shape == (64, 64)
         images = torch.rand(2, 3, 64, 64)
         saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
         assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
-
-    @pytest.mark.parametrize("interval", [2, 5])
-    def test_the_last_epoch_is_calibrated_and_validated_whatever_the_interval(self, make_engine, parts, interval):
-        counter = CountValidations()
-        engine = make_engine(callbacks=[counter], max_epochs=3, check_val_every_n_epoch=interval)
-        engine.fit(small_model(calibration="location"), datamodule=parts)
-        assert counter.steps[-1] == engine.trainer.global_step == 6
-        saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
-        assert saved.model.anomaly_map_generator.location_mean.shape == (64, 64)
-
-    @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-    def test_weights_other_than_float32_are_refused(self, make_engine, parts, precision):
-        with pytest.raises(ValueError, match=f"32-true, bf16-mixed, 16-mixed, got {precision}"):
-            make_engine(precision=precision).fit(small_model(), datamodule=parts)
 
     def test_a_few_images_are_learnt_without_calibration(self, make_engine, tmp_path):
         few = make_parts(tmp_path, num_train=3)
         with pytest.warns(UserWarning, match="Too few training images to hold some out"):
             model, _ = self.fit(make_engine, few)
-        assert model.model.get_extra_state()["calibration"] == "none"
+        assert model.model.map_and_score.calibration == "none"
         with pytest.raises(ValueError, match="at least 8 training images for calibration='location'"):
             self.fit(make_engine, make_parts(tmp_path, num_train=3), calibration="location")
 
@@ -330,20 +220,14 @@ def test_a_batch_of_held_out_images_only_gives_gradients_of_zero(make_engine, pa
 
     class Watched(LampAE):
         def on_after_backward(self):
-            if not len(self.to_learn(self.batch)):
+            if not len(self.held_out.to_learn(self.batch)):
                 gradients.append(all((parameter.grad == 0).all() for parameter in self.model.parameters()))
 
         def on_train_batch_start(self, batch, *args):
-            super().on_train_batch_start(batch, *args)
+            del args
             self.batch = batch
 
     parts = make_parts(parts_root, train_batch_size=1)
     make_engine().fit(Watched(**SMALL, calibration="location", max_steps=12, seed=0), datamodule=parts)
     assert gradients
     assert all(gradients)
-
-
-@pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": False}, {"amx_bf16": True}])
-def test_fast_bfloat16_on_the_processor_means_amx(monkeypatch, capabilities):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert has_fast_bfloat16(torch.device("cpu")) is capabilities.get("amx_bf16", False)
