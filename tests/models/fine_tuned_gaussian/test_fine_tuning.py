@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from anomalib_lamp.callbacks import HeldOutImages
 from anomalib_lamp.models.fine_tuned_gaussian import FineTunedGaussianModel
 from anomalib_lamp.models.fine_tuned_gaussian.augmentation import AUGMENTATIONS
 from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import FineTuning, StoppingRule, separation
@@ -15,6 +16,12 @@ LAYERS = ["act1", "layer1"]
 
 def small_model(**arguments):
     return FineTunedGaussianModel(**{"backbone": "resnet18", "layers": LAYERS, "image_size": (32, 40), **arguments})
+
+
+def fine_tune(model, augmentations=tuple(AUGMENTATIONS), **arguments):
+    fine_tuning = FineTuning(model, HeldOutImages(0.5, 2, 32), augmentations, **arguments)
+    fine_tuning.new_learner()
+    return fine_tuning
 
 
 class TestFineTuning:
@@ -53,7 +60,7 @@ class TestFineTuning:
         model, images = small_model(), torch.rand(8, 3, 32, 40)
         model.fit([images])
         gaussians = copy.deepcopy(model.gaussians.state_dict())
-        fine_tuning = FineTuning(model)
+        fine_tuning = fine_tune(model)
         first, _ = (self.learn(fine_tuning, images) for _ in range(2))  # residual branches start at zero
         assert all(parameter.grad.abs().sum() > 0 for parameter in fine_tuning.learner.parameters())
         assert fine_tuning.distance(images).mean() < first
@@ -65,14 +72,14 @@ class TestFineTuning:
     def test_the_model_takes_over_the_best_weights_only(self, monkeypatch):
         model, images = small_model(), torch.rand(8, 3, 32, 40)
         model.fit([images[:4]])
-        fine_tuning = FineTuning(model, patience=1)
-        fine_tuning.begin(images[4:], ["cutout", "confetti"])
+        fine_tuning = fine_tune(model, ["cutout", "confetti"], patience=1)
+        fine_tuning.begin(images[4:])
         results = iter([0.6, 0.6, 0.7, 0.7, 0.65, 0.65])
         monkeypatch.setattr(f"{FineTuning.__module__}.separation", lambda *_: next(results))
         taken = []
-        for _ in range(3):
+        for step in range(3):
             self.learn(fine_tuning, images[:4])
-            taken.append(fine_tuning.check())
+            taken.append(fine_tuning.check(step))
             learnt = fine_tuning.learner.network.conv1.weight
             assert torch.equal(model.backbone.network.conv1.weight, learnt) == taken[-1]
         assert taken == [True, True, False]
@@ -82,9 +89,9 @@ class TestFineTuning:
     def test_every_check_sees_the_same_augmented_images(self):
         model, images = small_model(), torch.rand(8, 3, 32, 40)
         model.fit([images[:4]])
-        fine_tuning = FineTuning(model)
-        fine_tuning.begin(images[4:], list(AUGMENTATIONS))
-        fine_tuning.check()
+        fine_tuning = fine_tune(model)
+        fine_tuning.begin(images[4:])
+        fine_tuning.check(step=0)
         first = fine_tuning.separation
-        fine_tuning.check()
+        fine_tuning.check(step=1)
         assert fine_tuning.separation == first

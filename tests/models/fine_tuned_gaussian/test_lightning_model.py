@@ -1,6 +1,7 @@
 """FineTunedGaussian in anomalib's Engine: both stages in one training, held-out images, weights, seeds, checkpoints."""
 
 import logging
+import pickle
 
 import pytest
 import timm
@@ -76,13 +77,13 @@ class TestTraining:
         separations([0.5, 0.6, 0.7, 0.6, 0.65])
         at_step = {}
         model = small_model(max_steps=50, patience=2, augmentations=["cutout"])
-        check = model.check_forgetting
+        check = model.fine_tuning.check
 
-        def spy_on_check():
-            check()
-            at_step[model.trainer.global_step] = weights(model)
+        def spy_on_check(step):
+            check(step)
+            at_step[step] = weights(model)
 
-        model.check_forgetting = spy_on_check
+        model.fine_tuning.check = spy_on_check
         engine = make_engine()
         engine.fit(model, datamodule=parts)
         assert list(at_step) == [0, 1, 2, 3, 4]
@@ -111,17 +112,16 @@ class TestTraining:
         model = small_model(max_steps=6, patience=100)
         seen = {"fit": [], "learn": [], "held out": []}
 
-        class Spy(fine_tuning.FineTuning):
-            def begin(self, images, augmentations):
-                seen["held out"].append(images)
-                super().begin(images, augmentations)
+        begin, distance, fit = model.fine_tuning.begin, model.fine_tuning.distance, model.model.fit
 
-            def distance(self, images):
-                if torch.is_grad_enabled():
-                    seen["learn"].append(images)
-                return super().distance(images)
+        def spy_on_begin(images):
+            seen["held out"].append(images)
+            begin(images)
 
-        fit = model.model.fit
+        def spy_on_distance(images):
+            if torch.is_grad_enabled():
+                seen["learn"].append(images)
+            return distance(images)
 
         def spy_on_fit(batches):
             batches = list(batches)
@@ -129,9 +129,8 @@ class TestTraining:
             fit(batches)
 
         model.model.fit = spy_on_fit
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("anomalib_lamp.models.fine_tuned_gaussian.lightning_model.FineTuning", Spy)
-            make_engine().fit(model, datamodule=parts)
+        model.fine_tuning.begin, model.fine_tuning.distance = spy_on_begin, spy_on_distance
+        make_engine().fit(model, datamodule=parts)
         prints = {name: {round(image.double().sum().item(), 4) for image in torch.cat(x)} for name, x in seen.items()}
         assert len(prints["held out"]) == 2
         assert len(prints["fit"]) == 6
@@ -144,7 +143,6 @@ class TestTraining:
         model = small_model(max_steps=2)
         engine = make_engine(limit_val_batches=0)
         engine.fit(model, datamodule=data)
-        assert not model._map_is_outdated
         images = torch.rand(2, 3, 64, 64)
         saved = FineTunedGaussian.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
         assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
@@ -316,5 +314,7 @@ class TestResults:
     def test_an_exported_model_holds_neither_copy_nor_images(self, make_engine, parts):
         model = small_model()
         make_engine().fit(model, datamodule=parts)
-        assert model.fine_tuning is None
-        assert not model._held_out_paths
+        assert model.fine_tuning.learner is None
+        assert len(model.held_out.images) == 0
+        size = len(pickle.dumps(model))
+        assert size < 1.1 * len(pickle.dumps(small_model()))
