@@ -10,26 +10,28 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
-from anomalib.data import Visa
+from anomalib.data import ImageBatch, Visa
 from anomalib.engine import Engine
 from anomalib.models import Padim
 from jsonargparse import auto_cli
 from lightning import seed_everything
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from anomalib_lamp import FineTunedGaussian, MVTec
 from anomalib_lamp.benchmark.origin import describe_run
 from anomalib_lamp.corruption import FILLINGS, Corruption
-from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import StoppingRule
+from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import FineTuning, StoppingRule
 
 PATIENCE = 3
 
@@ -151,29 +153,29 @@ def pre_train(root: Path, weights: Path, backbone: str, image_size: int, steps: 
     return {"accuracy_of_the_last_50_steps": round(sum(right[-50:]) / len(right[-50:]), 3), "kinds": len(damages)}
 
 
-class Watched(FineTunedGaussian):
-    """Remembers separation and test AUROC at every look; never stops by itself. The test images decide nothing."""
+class Watched(FineTuning):
+    """Notes separation and test AUROC at every check. The test images decide nothing."""
 
-    def watch(self, data: MVTec) -> None:
+    def watch(self, transform: Callable[[Tensor], Tensor], batches: list[ImageBatch]) -> None:
+        """Note the AUROC of these test images at every check."""
         self.curve: list[dict[str, float]] = []
-        self.test_batches = list(data.test_dataloader())
+        self.images = [transform(batch.image) for batch in batches]
+        self.labels = torch.cat([batch.gt_label for batch in batches])
 
-    def check_forgetting(self) -> None:
-        looks = self._checked_at
-        super().check_forgetting()
-        if self._checked_at == looks:
-            return
-        with torch.no_grad():
-            images = [self.pre_processor.transform(batch.image) for batch in self.test_batches]
-            distances = [self.fine_tuning.distance(batch) for batch in images]
-        labels = torch.cat([batch.gt_label for batch in self.test_batches])
-        self.curve.append(
-            {
-                "step": self.trainer.global_step,
-                "separation": round(self.fine_tuning.separation, 5),
-                "image_AUROC": round(roc_auc_score(labels, torch.cat(distances)), 4),
-            }
-        )
+    def check(self, step: int) -> bool:
+        """Check as usual, and note the figures once a step."""
+        is_best = super().check(step)
+        if self.learner is not None and (not self.curve or self.curve[-1]["step"] != step):
+            with torch.no_grad():
+                distances = torch.cat([self.distance(images) for images in self.images])
+            self.curve.append(
+                {
+                    "step": step,
+                    "separation": round(self.separation, 5),
+                    "image_AUROC": round(roc_auc_score(self.labels, distances), 4),
+                }
+            )
+        return is_best
 
 
 def fine_tune(root: Path, weights: Path, settings: dict, seed: int) -> dict:
@@ -184,18 +186,20 @@ def fine_tune(root: Path, weights: Path, settings: dict, seed: int) -> dict:
         engine = {"accelerator": "cpu", "default_root_dir": results, "logger": False}
         untouched = FineTunedGaussian(**common, fine_tune=False)
         metrics = Engine(**engine).train(untouched, datamodule=MVTec(**data))[0]
-        watched, parts = Watched(**common, patience=10**6), MVTec(**data)
+        model, parts = FineTunedGaussian(**common), MVTec(**data)
         parts.setup()
-        watched.watch(parts)
-        Engine(**engine).fit(watched, datamodule=parts)
-    stopped_at, kept = stopping_point(watched.curve)
+        model.fine_tuning = Watched(model.model, model.held_out, model.augmentations, patience=10**6)
+        model.fine_tuning.watch(model.pre_processor.transform, list(parts.test_dataloader()))
+        Engine(**engine).fit(model, datamodule=parts)
+    curve = model.fine_tuning.curve
+    stopped_at, kept = stopping_point(curve)
     return {
         "frozen, all images": {key: round(metrics[key], 4) for key in ("image_AUROC", "pixel_AUROC")},
-        "frozen, without the held-out images": watched.curve[0]["image_AUROC"],
+        "frozen, without the held-out images": curve[0]["image_AUROC"],
         "fine-tuned, kept": kept,
         "the rule stops at step": stopped_at,
-        "trained past it": watched.curve[-1],
-        "curve": watched.curve,
+        "trained past it": curve[-1],
+        "curve": curve,
     }
 
 

@@ -40,7 +40,7 @@ MODEL = {
     "latent_channels": 1,  # 4 x 4 numbers for a digit
     "map_metric": "l2",
     "smoothing": 0.0,
-    "score_metrics": {"l2": 0.0},
+    "sharp_maps": {},
     "pooling": "mean",
 }
 
