@@ -30,7 +30,7 @@ def _run_ours(subcommand: str) -> None:
     """Run `compare` or `report` with the remaining arguments."""
     from jsonargparse import ArgumentParser
 
-    module = import_module("anomalib_lamp.benchmark." + {"compare": "runner", "report": "report"}[subcommand])
+    module = import_module({"compare": "anomalib_lamp.compare.runner", "report": "anomalib_lamp.report"}[subcommand])
     function = getattr(module, subcommand)
     parser = ArgumentParser(prog=f"anomalib-lamp {subcommand}", description=(function.__doc__ or "").partition("\n")[0])
     parser.add_function_arguments(function, as_positional=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from anomalib_lamp.benchmark.origin import describe_run
+from anomalib_lamp.compare.environment import describe_run
 
 
 def main(root: Path, out: Path, category: str = "bottle", folder: Path = Path()) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 from jsonargparse import auto_cli
 
-from anomalib_lamp.benchmark.origin import describe_run
-from anomalib_lamp.benchmark.records import ResultFolder, read_records
-from anomalib_lamp.benchmark.runner import compare
+from anomalib_lamp.compare.environment import describe_run
+from anomalib_lamp.compare.records import ResultFolder, read_records
+from anomalib_lamp.compare.runner import compare
 
 SPEC = {
     "data": {"parts": {"class_path": "SyntheticParts", "init_args": {"size": 64, "num_train": 8, "num_workers": 0}}},

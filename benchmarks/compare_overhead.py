@@ -15,10 +15,10 @@ from jsonargparse import auto_cli
 from lightning import seed_everything
 
 from anomalib_lamp import LampAE, SyntheticParts
-from anomalib_lamp.benchmark.executors import LocalExecutor
-from anomalib_lamp.benchmark.origin import describe_run
-from anomalib_lamp.benchmark.records import ResultFolder
-from anomalib_lamp.benchmark.spec import read_spec
+from anomalib_lamp.compare.environment import describe_run
+from anomalib_lamp.compare.executors import LocalExecutor
+from anomalib_lamp.compare.records import ResultFolder
+from anomalib_lamp.compare.spec import read_spec
 
 PARTS = {"num_train": 64, "num_workers": 0, "val_split_mode": "synthetic", "val_split_ratio": 0.1}
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import yaml
 from jsonargparse import auto_cli
 
-from anomalib_lamp.benchmark.job import identity, origin
-from anomalib_lamp.benchmark.origin import describe_run
-from anomalib_lamp.benchmark.records import Cost, ImageScore, Latency, Metrics, Record, ResultFolder
-from anomalib_lamp.benchmark.report import report
-from anomalib_lamp.benchmark.runner import compare
-from anomalib_lamp.benchmark.spec import Job, read_spec
+from anomalib_lamp.compare.environment import describe_run
+from anomalib_lamp.compare.job import identity, origin
+from anomalib_lamp.compare.records import Cost, ImageScore, Latency, Metrics, Record, ResultFolder
+from anomalib_lamp.compare.runner import compare
+from anomalib_lamp.compare.spec import Job, read_spec
+from anomalib_lamp.report import report
 
 LOSSES, OPTIMIZERS = ["l1", "l2", "ssim", "msgms"], ["sgd", "rmsprop", "adam", "adamw"]
 KINDS = ["good", "scratch", "dent", "hole"]

@@ -16,7 +16,7 @@ from anomalib.engine import Engine
 from jsonargparse import auto_cli
 
 from anomalib_lamp import LampAE
-from anomalib_lamp.benchmark.origin import describe_run
+from anomalib_lamp.compare.environment import describe_run
 
 
 def main(

@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from anomalib_lamp import FineTunedGaussian, MVTec
-from anomalib_lamp.benchmark.origin import describe_run
+from anomalib_lamp.compare.environment import describe_run
 from anomalib_lamp.corruption import FILLINGS, Corruption
 from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import FineTuning, StoppingRule
 

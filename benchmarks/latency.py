@@ -13,8 +13,8 @@ from anomalib.models import Padim
 from jsonargparse import auto_cli
 
 from anomalib_lamp import LampAE, SyntheticParts
-from anomalib_lamp.benchmark.measure import measure_latency
-from anomalib_lamp.benchmark.origin import describe_run
+from anomalib_lamp.compare.environment import describe_run
+from anomalib_lamp.compare.measure import measure_latency
 
 
 def main(out: Path, rounds: int = 5) -> None:

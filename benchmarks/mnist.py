@@ -23,8 +23,8 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 from tqdm import tqdm
 
-from anomalib_lamp.benchmark.origin import describe_run
-from anomalib_lamp.benchmark.statistics import auroc, bootstrap_interval
+from anomalib_lamp.compare.environment import describe_run
+from anomalib_lamp.compare.statistics import auroc, bootstrap_interval
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.lamp_ae.torch_model import LampAEModel
 from anomalib_lamp.optim import cosine_scale

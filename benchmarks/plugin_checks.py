@@ -24,7 +24,7 @@ from skimage.metrics import structural_similarity
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_lamp import LampAE, LampLoss, SyntheticParts
-from anomalib_lamp.benchmark.origin import describe_run
+from anomalib_lamp.compare.environment import describe_run
 from anomalib_lamp.functional import amplify, reconstruction_error
 from anomalib_lamp.models.lamp_ae import LampAEModel
 

@@ -9,8 +9,8 @@ from statistics import fmean
 import pandas as pd
 from jsonargparse import auto_cli
 
-from anomalib_lamp.benchmark.records import Record, finished, read_records
-from anomalib_lamp.benchmark.statistics import Comparison, compare
+from anomalib_lamp.compare.records import Record, finished, read_records
+from anomalib_lamp.compare.statistics import Comparison, compare
 
 POSTER = Path(__file__).parent / "poster" / "mvtec.csv"
 HEAD = ["category", "base_loss", "optimizer", "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]

@@ -12,10 +12,10 @@ from typing import Any
 import mnist
 from poster_table import beside_the_poster, row_of
 
-from anomalib_lamp.benchmark.records import Record, read_records
-from anomalib_lamp.benchmark.report import compact_table, render_between, render_table
-from anomalib_lamp.benchmark.report.tables import Column, Table, order_models, text
-from anomalib_lamp.benchmark.statistics import Comparison, Summary, bootstrap_interval, compare, summarize
+from anomalib_lamp.compare.records import Record, read_records
+from anomalib_lamp.compare.statistics import Comparison, Summary, bootstrap_interval, compare, summarize
+from anomalib_lamp.report import compact_table, render_between, render_table
+from anomalib_lamp.report.tables import Column, Table, order_models, text
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"

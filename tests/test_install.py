@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_and_the_hook(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert set(names) >= HOOK_FILES
     assert "anomalib_lamp/py.typed" in names
-    assert {f"anomalib_lamp/benchmark/report/page.{kind}" for kind in ("css", "js", "html.jinja")} <= set(names)
+    assert {f"anomalib_lamp/report/page.{kind}" for kind in ("css", "js", "html.jinja")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "startup/"))]
 
 

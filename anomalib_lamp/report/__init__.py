@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from anomalib_lamp.benchmark.records import ResultFolder, read_records
-from anomalib_lamp.benchmark.report import html, markdown
-from anomalib_lamp.benchmark.report.markdown import compact_table, render_between, render_table
-from anomalib_lamp.benchmark.report.page import make_page
+from anomalib_lamp.compare.records import ResultFolder, read_records
+from anomalib_lamp.report import html, markdown
+from anomalib_lamp.report.markdown import compact_table, render_between, render_table
+from anomalib_lamp.report.page import make_page
 
 __all__ = ["compact_table", "render_between", "render_table", "report"]
 

@@ -19,13 +19,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from anomalib_lamp.benchmark.executors import Event, LocalExecutor, RayExecutor
-from anomalib_lamp.benchmark.job import _prepare
-from anomalib_lamp.benchmark.progress import Progress
-from anomalib_lamp.benchmark.records import ResultFolder, read_records
-from anomalib_lamp.benchmark.runner import compare
-from anomalib_lamp.benchmark.spec import Job, SpecError, instantiate, read_spec
-from anomalib_lamp.benchmark.worker import work_on
+from anomalib_lamp.compare.executors import Event, LocalExecutor, RayExecutor
+from anomalib_lamp.compare.job import _prepare
+from anomalib_lamp.compare.progress import Progress
+from anomalib_lamp.compare.records import ResultFolder, read_records
+from anomalib_lamp.compare.runner import compare
+from anomalib_lamp.compare.spec import Job, SpecError, instantiate, read_spec
+from anomalib_lamp.compare.worker import work_on
 
 LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
 

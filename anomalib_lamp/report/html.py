@@ -11,11 +11,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from anomalib_lamp.benchmark.records import Record, ResultFolder, finished
-from anomalib_lamp.benchmark.report import plots
-from anomalib_lamp.benchmark.report.page import METRIC, Page
-from anomalib_lamp.benchmark.report.tables import median_records, place_of
-from anomalib_lamp.benchmark.statistics import metric_of
+from anomalib_lamp.compare.records import Record, ResultFolder, finished
+from anomalib_lamp.compare.statistics import metric_of
+from anomalib_lamp.report import plots
+from anomalib_lamp.report.page import METRIC, Page
+from anomalib_lamp.report.tables import median_records, place_of
 
 HERE = Path(__file__).parent
 MAX_CURVES = 8

@@ -33,7 +33,7 @@ def compare(
     share a folder. A job that was half-way starts anew: a continued training would not be the same as an unbroken one.
 
     Args:
-        spec: YAML file with ``data``, ``models``, ``seeds``; see :func:`~anomalib_lamp.benchmark.spec.read_spec`.
+        spec: YAML file with ``data``, ``models``, ``seeds``; see :func:`~anomalib_lamp.compare.spec.read_spec`.
         out: Folder for the results; ``results/compare/NAME-OF-SPEC`` if not given.
         executor: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
         processes: For ``local``: how many jobs run at a time.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anomalib_lamp.benchmark.statistics import Ranking
+from anomalib_lamp.compare.statistics import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

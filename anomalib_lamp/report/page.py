@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anomalib_lamp.benchmark.records import Record, finished
-from anomalib_lamp.benchmark.report import tables
-from anomalib_lamp.benchmark.report.tables import LABELS, Table
-from anomalib_lamp.benchmark.statistics import EXACT_UP_TO, Ranking, Summary, compare, rank, summarize
+from anomalib_lamp.compare.records import Record, finished
+from anomalib_lamp.compare.statistics import EXACT_UP_TO, Ranking, Summary, compare, rank, summarize
+from anomalib_lamp.report import tables
+from anomalib_lamp.report.tables import LABELS, Table
 
 METHOD = (
     "One job is one model trained on one data set with one seed; ± is the standard deviation over seeds (n - 1).",

@@ -21,9 +21,9 @@ from generated import (
 )
 from sklearn.metrics import roc_auc_score
 
-from anomalib_lamp.benchmark.report import compact_table, html, render_between, render_table, report, tables
-from anomalib_lamp.benchmark.report.page import make_page
-from anomalib_lamp.benchmark.statistics import rank, summarize
+from anomalib_lamp.compare.statistics import rank, summarize
+from anomalib_lamp.report import compact_table, html, render_between, render_table, report, tables
+from anomalib_lamp.report.page import make_page
 
 EVIL = "<script>alert('$x^2$')</script> | *b*"
 SECTIONS = (

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anomalib_lamp.benchmark.records import Record
-from anomalib_lamp.benchmark.report.page import Page
-from anomalib_lamp.benchmark.report.tables import SHOWN, Cell, Column, Table, mean_std, number, order_models, text
-from anomalib_lamp.benchmark.statistics import spread, summarize
+from anomalib_lamp.compare.records import Record
+from anomalib_lamp.compare.statistics import spread, summarize
+from anomalib_lamp.report.page import Page
+from anomalib_lamp.report.tables import SHOWN, Cell, Column, Table, mean_std, number, order_models, text
 
 
 def render_page(page: Page) -> str:

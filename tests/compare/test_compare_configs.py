@@ -6,8 +6,8 @@ import pytest
 import yaml
 from helpers import REPOSITORY, SMALL_PARTS
 
-from anomalib_lamp.benchmark.spec import read_spec
-from anomalib_lamp.benchmark.worker import work_on
+from anomalib_lamp.compare.spec import read_spec
+from anomalib_lamp.compare.worker import work_on
 
 SPECS = sorted((REPOSITORY / "configs" / "compare").glob("*.yaml"))
 SMALL = {

@@ -10,7 +10,7 @@ from generated import make_failed, make_images, make_metrics, make_record, make_
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from anomalib_lamp.benchmark.statistics import (
+from anomalib_lamp.compare.statistics import (
     EXACT_UP_TO,
     METRICS,
     auroc,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from anomalib_lamp.benchmark.records import Metrics, Record, finished
+from anomalib_lamp.compare.records import Metrics, Record, finished
 
 METRICS = tuple(Metrics.model_fields)
 MIN_MODELS = 3

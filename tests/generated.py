@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import norm
 
-from anomalib_lamp.benchmark.records import Cost, ImageScore, Latency, Metrics, Origin, Record, ResultFolder
+from anomalib_lamp.compare.records import Cost, ImageScore, Latency, Metrics, Origin, Record, ResultFolder
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 KINDS = ("broken_large", "broken_small", "contamination")

@@ -5,7 +5,7 @@ import yaml
 from anomalib.models import Padim
 
 from anomalib_lamp import LampAE, SyntheticParts
-from anomalib_lamp.benchmark.spec import SpecError, instantiate, read_spec
+from anomalib_lamp.compare.spec import SpecError, instantiate, read_spec
 
 SPEC = """\
 data:

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import numpy as np
 
-from anomalib_lamp.benchmark.records import Latency, Record, finished
-from anomalib_lamp.benchmark.statistics import (
+from anomalib_lamp.compare.records import Latency, Record, finished
+from anomalib_lamp.compare.statistics import (
     METRICS,
     Comparison,
     Ranking,

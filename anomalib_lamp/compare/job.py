@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from .environment import describe_software
 from .measure import (
     TestPredictions,
     exported_mib,
@@ -22,7 +23,6 @@ from .measure import (
     peak_gpu_mib,
     peak_rss_mib,
 )
-from .origin import describe_software
 from .pictures import save_pictures
 from .records import Cost, ImageScore, Origin, Record
 from .spec import Job, instantiate

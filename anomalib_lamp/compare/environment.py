@@ -35,7 +35,7 @@ def _commit(folder: Path) -> str | None:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
 
     try:
-        if git("ls-files", "--error-unmatch", "origin.py").returncode:
+        if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return None
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
     except FileNotFoundError:
