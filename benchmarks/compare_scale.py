@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from jsonargparse import auto_cli
 
-from anomalib_lamp.compare.environment import describe_run
-from anomalib_lamp.compare.job import identity, origin
+from anomalib_lamp.compare.environment import describe_origin, describe_run
+from anomalib_lamp.compare.job import identity
 from anomalib_lamp.compare.records import Cost, ImageScore, Latency, Metrics, Record, ResultFolder
 from anomalib_lamp.compare.runner import compare
 from anomalib_lamp.compare.spec import Job, read_spec
@@ -82,7 +82,7 @@ def make_up(job: Job, images: int, draw: random.Random) -> Record:
         metrics=Metrics(**quality),
         images=scores,
         cost=cost,
-        origin=origin(datetime.now(timezone.utc), "cpu"),
+        origin=describe_origin(datetime.now(timezone.utc), "cpu"),
     )
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 from tqdm import tqdm
 
+from anomalib_lamp.auroc import auroc
 from anomalib_lamp.compare.environment import describe_run
-from anomalib_lamp.compare.statistics import auroc, bootstrap_interval
+from anomalib_lamp.compare.statistics import bootstrap_interval
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.lamp_ae.torch_model import LampAEModel
 from anomalib_lamp.optim import cosine_scale
@@ -90,7 +91,7 @@ def train_and_test(root: Path, run: Run) -> dict:
     scores, normal = score(model, images, device), digits == run.digit
     return {
         **run._asdict(),
-        "image_AUROC": auroc(scores[normal].numpy(), scores[~normal].numpy()),
+        "image_AUROC": auroc(~normal, scores),
         "seconds": round(time.perf_counter() - started, 1),
         "device": device.type,
         **description,

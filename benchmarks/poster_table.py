@@ -10,7 +10,7 @@ import pandas as pd
 from jsonargparse import auto_cli
 
 from anomalib_lamp.compare.records import Record, finished, read_records
-from anomalib_lamp.compare.statistics import Comparison, compare
+from anomalib_lamp.compare.statistics import PairedDifference, paired_differences
 
 POSTER = Path(__file__).parent / "poster" / "mvtec.csv"
 HEAD = ["category", "base_loss", "optimizer", "base", "LAMP", "LAMP - base", "pairs", "poster, base", "poster, LAMP"]
@@ -51,7 +51,7 @@ def figures(records: list[Record]) -> list[str]:
     return [*means, interval(paired.mean, paired.low, paired.high), str(paired.pairs)] if paired else [*means, "", "0"]
 
 
-def difference(records: list[Record]) -> Comparison | None:
+def difference(records: list[Record]) -> PairedDifference | None:
     """Return LAMP against its base, paired by data, row and seed; nothing without a pair."""
     renamed = [
         record.model_copy(
@@ -64,7 +64,7 @@ def difference(records: list[Record]) -> Comparison | None:
     ]
     if {record.model for record in renamed} != {"base", "LAMP"}:
         return None
-    paired = compare(renamed, baseline="base")[0]
+    paired = paired_differences(renamed, baseline="base")[0]
     return paired if paired.pairs else None
 
 
@@ -73,7 +73,7 @@ def interval(mean: float, low: float | None, high: float | None) -> str:
     return f"{mean:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
 
 
-def in_words(paired: Comparison | None) -> str:
+def in_words(paired: PairedDifference | None) -> str:
     """Return mean difference, interval, wins and losses."""
     if paired is None:
         return "No pair of LAMP and base yet."

@@ -13,7 +13,13 @@ import mnist
 from poster_table import beside_the_poster, row_of
 
 from anomalib_lamp.compare.records import Record, read_records
-from anomalib_lamp.compare.statistics import Comparison, Summary, bootstrap_interval, compare, summarize
+from anomalib_lamp.compare.statistics import (
+    PairedDifference,
+    Summary,
+    bootstrap_interval,
+    paired_differences,
+    summarize,
+)
 from anomalib_lamp.report import compact_table, render_between, render_table
 from anomalib_lamp.report.tables import Column, Table, order_models, text
 
@@ -104,7 +110,7 @@ def ablation_table(name: str) -> str:
     cells = {(summary.model, summary.data): aurocs(summary) for summary in summaries}
     changes: defaultdict[str, list[str]] = defaultdict(list)
     for metric in AUROCS:
-        for paired in compare(records, "default", metric):
+        for paired in paired_differences(records, "default", metric):
             if paired.data is None:
                 changes[paired.model] += differences(paired)
     changes["default"] = [""] * 6
@@ -179,7 +185,7 @@ def amplification_table() -> str:
     rows = []
     for training, name, beginnings, every_data in PAIRED:
         pairs = [as_pair(record) for record in results(name) if record.model.startswith(beginnings)]
-        images, pixels = (compare(pairs, "base", metric) for metric in AUROCS)
+        images, pixels = (paired_differences(pairs, "base", metric) for metric in AUROCS)
         data_sets = ", ".join(sorted({record.data.partition(":")[0] for record in pairs}))
         for of_images, of_pixels in zip(images, pixels, strict=True):
             if of_images.data is None or every_data:
@@ -206,7 +212,7 @@ def mnist_pairs() -> list[str]:
     return [str(len(pairs)), f"{changes.mean():+.4f}", f"{low:+.4f} to {high:+.4f}", ", ".join(map(str, counts))]
 
 
-def differences(paired: Comparison) -> list[str]:
+def differences(paired: PairedDifference) -> list[str]:
     """Return the mean difference, its interval, and how many pairs are won, tied and lost."""
     return [
         f"{paired.mean:+.4f}",

@@ -1,4 +1,4 @@
-"""What has to stand beside every figure: commit, machine, versions."""
+"""What is recorded beside every figure: commit, machine, versions, times."""
 
 import importlib.metadata
 import os
@@ -9,12 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from .records import Origin
+
 PACKAGES = ("anomalib", "anomalib-lamp", "lightning", "torch", "torchvision")
 
 
 def describe_run() -> dict[str, Any]:
     """Return the date and :func:`describe_software`, for the result file of a script; call it before the run begins."""
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **describe_software()}
+
+
+def describe_origin(started: datetime, device: str) -> Origin:
+    """Return where and with what a job ran that has just ended."""
+    ended = datetime.now(timezone.utc)
+    return Origin(started=started, ended=ended, device=device, threads=torch.get_num_threads(), **describe_software())
 
 
 @cache

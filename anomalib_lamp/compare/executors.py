@@ -20,7 +20,7 @@ from .records import ResultFolder, tail
 from .spec import Job
 from .worker import EXIT_CODES, attempts, failed_record, process_main, work_on
 
-BUSY_PAUSE = 2.0  # seconds between looks at a job that another runner works on
+BUSY_PAUSE_SECONDS = 2.0  # seconds between looks at a job that another runner works on
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LocalExecutor:
                     job, deaths = running.pop(process)
                     if process.exitcode == EXIT_CODES["busy"]:
                         waiting.append((job, deaths))
-                        time.sleep(BUSY_PAUSE)
+                        time.sleep(BUSY_PAUSE_SECONDS)
                         continue
                     death = _death(process.exitcode)
                     if death and deaths < self.retries:
@@ -136,7 +136,7 @@ class RayExecutor:
                     death = None
                     try:
                         if ray.get(reference) == "busy":
-                            time.sleep(BUSY_PAUSE)
+                            time.sleep(BUSY_PAUSE_SECONDS)
                             running[task.remote(job, root.resolve())] = job
                             continue
                     except ray.exceptions.RayError as error:

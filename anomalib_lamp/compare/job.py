@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
@@ -14,7 +13,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from .environment import describe_software
+from .environment import describe_origin
 from .measure import (
     TestPredictions,
     exported_mib,
@@ -24,10 +23,10 @@ from .measure import (
     peak_rss_mib,
 )
 from .pictures import save_pictures
-from .records import Cost, ImageScore, Origin, Record
+from .records import Cost, ImageScore, Record
 from .spec import Job, instantiate
 
-BUDGETS = ("max_epochs", "max_steps", "max_time")
+BUDGET_ARGUMENTS = ("max_epochs", "max_steps", "max_time")
 
 
 def run_job(job: Job, work: Path) -> Record:
@@ -80,7 +79,7 @@ def run_job(job: Job, work: Path) -> Record:
             latency=latency,
             total_seconds=time.perf_counter() - begun,
         ),
-        origin=origin(started, device),
+        origin=describe_origin(started, device),
     )
 
 
@@ -95,12 +94,6 @@ def identity(job: Job) -> dict[str, Any]:
         "weights": job.weights,
         "config": job.config,
     }
-
-
-def origin(started: datetime, device: str) -> Origin:
-    """Return where and with what a job ran that has just ended."""
-    ended = datetime.now(timezone.utc)
-    return Origin(started=started, ended=ended, device=device, threads=torch.get_num_threads(), **describe_software())
 
 
 class Validations(Callback):
@@ -127,7 +120,7 @@ def _prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
 def _require_budget(job: Job, model: AnomalibModule) -> None:
     """Refuse to train for Lightning's default of 1000 epochs, which nobody asked for."""
     given = job.config["trainer"].keys() | model.trainer_arguments.keys()
-    if given.isdisjoint(BUDGETS) and not hasattr(model, "max_steps"):
+    if given.isdisjoint(BUDGET_ARGUMENTS) and not hasattr(model, "max_steps"):
         msg = f"Expected a training budget for {job.model}; add `trainer: {{max_epochs: ...}}` to it in the spec."
         raise ValueError(msg)
 

@@ -9,23 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from anomalib.metrics.aupro import _AUPRO
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchmetrics.functional.classification import binary_stat_scores
+
+from anomalib_lamp.auroc import auroc
 
 from .records import Latency, Metrics
 
 MIB = 2**20
-WARM_UP, LEAST_RUNS, LEAST_SECONDS = 2, 5, 1.0
+WARM_UP_RUNS, MIN_TIMED_RUNS, MIN_TIMED_SECONDS = 2, 5, 1.0
 
 
 class TestPredictions(Callback):
-    """Keeps the scores and maps of the test set as the model gives them, before the post-processor clips them.
+    """Keep the scores and maps of the test set as the model gives them, before the post-processor clips them.
 
-    Lightning calls the callbacks of an Engine before those of the model, of which the post-processor is one.
+    Lightning calls the callbacks of an Engine before those of the model, and the post-processor is one of these.
     """
 
     __test__ = False  # not a test, whatever its name
@@ -87,24 +89,17 @@ def measure_quality(predictions: TestPredictions, image_threshold: float, pixel_
         pixel_threshold: Threshold of the maps, in their own units; NaN for none.
     """
     quality = {
-        "image_AUROC": _auroc(predictions.labels, predictions.scores),
+        "image_AUROC": auroc(predictions.labels, predictions.scores),
         "image_F1": _f1(predictions.labels, predictions.scores, image_threshold),
     }
     maps, masks = predictions.maps, predictions.masks
     if maps is not None and masks is not None and maps.shape == masks.shape:
         quality |= {
-            "pixel_AUROC": _auroc(masks, maps),
+            "pixel_AUROC": auroc(masks, maps),
             "pixel_F1": _f1(masks, maps, pixel_threshold),
             "AUPRO": _aupro(masks, maps),
         }
     return Metrics(**quality)
-
-
-def _auroc(truth: Tensor, scores: Tensor) -> float | None:
-    """Return the area under the ROC curve, or ``None`` where only one class is present."""
-    if truth.all() or not truth.any():
-        return None
-    return float(roc_auc_score(truth.flatten().numpy(), scores.flatten().numpy()))
 
 
 def _f1(truth: Tensor, scores: Tensor, threshold: float) -> float | None:
@@ -120,8 +115,9 @@ def _aupro(masks: Tensor, maps: Tensor) -> float | None:
     """Return the area under the per-region overlap curve, or ``None`` where no pixel is defective."""
     if not masks.any():
         return None
-    metric = _AUPRO()
-    metric.update(maps, masks.long())
+    metric = AUPRO(fields=["anomaly_map", "gt_mask"])
+    no_images = torch.zeros(()).expand(len(maps), 3, *maps.shape[1:])
+    metric.update(ImageBatch(image=no_images, anomaly_map=maps, gt_mask=masks))
     return float(metric.compute())
 
 
@@ -143,9 +139,9 @@ def _latency(model: AnomalibModule, batch_size: int, image_size: int) -> Latency
     images = torch.rand(batch_size, 3, image_size, image_size, device=model.device)
     times: list[float] = []
     with torch.inference_mode():
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP_RUNS):
             _forward_seconds(model, images)
-        while len(times) < LEAST_RUNS or sum(times) < LEAST_SECONDS:
+        while len(times) < MIN_TIMED_RUNS or sum(times) < MIN_TIMED_SECONDS:
             times.append(_forward_seconds(model, images))
     low, median, high = np.percentile(times, (25, 50, 75)) * 1e3
     return Latency(batch_size=batch_size, image_size=image_size, median_ms=median, iqr_ms=high - low, runs=len(times))

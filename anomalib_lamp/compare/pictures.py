@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .measure import TestPredictions
 
-SIDE = 256
-EACH = 2
+PICTURE_SIDE = 256
+PICTURES_PER_SORT = 2
 
 
 def save_pictures(predictions: TestPredictions, folder: Path) -> None:
@@ -42,7 +42,11 @@ def _cases(scores: Tensor, labels: Tensor) -> list[tuple[str, int]]:
     defective = [index for index in ascending if labels[index]]
     good = [index for index in ascending if not labels[index]]
     chosen = {"hit": defective[::-1], "miss": defective, "false_alarm": good[::-1]}
-    return [(f"{name}_{rank}", index) for name, indices in chosen.items() for rank, index in enumerate(indices[:EACH])]
+    return [
+        (f"{name}_{rank}", index)
+        for name, indices in chosen.items()
+        for rank, index in enumerate(indices[:PICTURES_PER_SORT])
+    ]
 
 
 def _read(path: str) -> np.ndarray:
@@ -53,12 +57,12 @@ def _read(path: str) -> np.ndarray:
 
 def _picture(image: np.ndarray, mask: np.ndarray | None, heat: np.ndarray) -> np.ndarray:
     """Return image, image with the outline of the defect, and image under the heat map, side by side."""
-    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_AREA)
     outlined = image.copy()
     if mask is not None:
-        mask = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        mask = cv2.resize(mask.astype(np.uint8), (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(outlined, contours, -1, (0, 0, 255), 2)
-    heat = cv2.resize((heat * 255).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize((heat * 255).astype(np.uint8), (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_LINEAR)
     coloured = cv2.applyColorMap(heat, cv2.COLORMAP_JET)
     return np.hstack([image, outlined, cv2.addWeighted(image, 0.5, coloured, 0.5, 0)])

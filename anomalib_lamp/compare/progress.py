@@ -15,7 +15,7 @@ from .executors import Event
 from .records import Metrics, Record, ResultFolder
 from .spec import Job
 
-RECENT = 8
+RECENT_JOBS_SHOWN = 8
 
 
 class Progress:
@@ -40,7 +40,7 @@ class Progress:
         self.finished = 0
         self.failed = 0
         self.running: dict[str, tuple[Job, float]] = {}
-        self.recent: deque[Record] = deque(maxlen=RECENT)
+        self.recent: deque[Record] = deque(maxlen=RECENT_JOBS_SHOWN)
         self.begun = time.monotonic()
         self._live: Live | None = None
 

@@ -25,10 +25,17 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 from anomalib_lamp.data import SyntheticParts
 
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
-WEIGHTS = ("imagenet", "local", "random")
-SET_BY_US = ("callbacks", "default_root_dir", "enable_progress_bar", "logger", "num_nodes", "strategy")
-MEASURED_BY_US = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
-HELD_OUT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
+WEIGHT_SOURCES = ("imagenet", "local", "random")
+RESERVED_TRAINER_ARGUMENTS = (
+    "callbacks",
+    "default_root_dir",
+    "enable_progress_bar",
+    "logger",
+    "num_nodes",
+    "strategy",
+)
+COMPONENTS_OFF_BY_DEFAULT = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
+DEFAULT_VALIDATION_SPLIT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
 
 
 class Measure(BaseModel, strict=True):
@@ -218,7 +225,7 @@ class _Reader:
     def _trainer(self, given: Any, place: tuple) -> dict[str, Any]:
         """Return checked arguments of Lightning's Trainer."""
         arguments = self._known_keys(given, signature(Trainer).parameters, place)
-        for key in SET_BY_US:
+        for key in RESERVED_TRAINER_ARGUMENTS:
             if key in arguments:
                 self._problem((*place, key), f"{key!r} is set by compare itself; a job runs on one device")
         try:
@@ -242,15 +249,15 @@ class _Reader:
         known = ["class_path", "init_args", "grid", *(["trainer", "weights"] if section == "models" else [])]
         entry = self._known_keys({"class_path": entry} if isinstance(entry, str) else entry, known, place)
         trainer = self._trainer(entry.get("trainer", {}), (*place, "trainer"))
-        if entry.get("weights", "random") not in WEIGHTS:
-            self._problem((*place, "weights"), f"expected one of {', '.join(WEIGHTS)}, got {entry['weights']!r}")
+        if entry.get("weights", "random") not in WEIGHT_SOURCES:
+            self._problem((*place, "weights"), f"expected one of {', '.join(WEIGHT_SOURCES)}, got {entry['weights']!r}")
         cls = self._class(section, entry.get("class_path"), (*place, "class_path"))
         if cls is None:
             return
         parameters = signature(cls).parameters
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
         if section == "models":
-            init_args = {name: False for name in MEASURED_BY_US if name in parameters} | init_args
+            init_args = {name: False for name in COMPONENTS_OFF_BY_DEFAULT if name in parameters} | init_args
         for choice in self._choices(entry.get("grid", {}), parameters, (*place, "grid")):
             given = init_args | choice
             if section == "data" and "val_split_mode" in parameters:
@@ -285,14 +292,14 @@ class _Reader:
 
     def _held_out(self, init_args: dict[str, Any], place: tuple) -> dict[str, Any]:
         """Return the arguments of a data set with validation images that are not test images."""
-        mode = init_args.get("val_split_mode", HELD_OUT["val_split_mode"])
+        mode = init_args.get("val_split_mode", DEFAULT_VALIDATION_SPLIT["val_split_mode"])
         if mode in ("same_as_test", "none"):
             self._problem(
                 place,
                 f"val_split_mode {mode!r} leaves no validation images apart from the test set, where thresholds would "
                 "be chosen; use synthetic, from_train, from_test or from_dir, or leave it out",
             )
-        return HELD_OUT | init_args if mode == HELD_OUT["val_split_mode"] else init_args
+        return DEFAULT_VALIDATION_SPLIT | init_args if mode == DEFAULT_VALIDATION_SPLIT["val_split_mode"] else init_args
 
     def _choices(self, grid: Any, parameters: Mapping[str, Any], place: tuple) -> Iterator[dict[str, Any]]:
         """Yield all combinations of a grid."""

@@ -1,4 +1,4 @@
-"""Statistics of a benchmark: spread over seeds, paired differences from a baseline, ranking over data sets."""
+"""Statistics of records: spread over seeds, paired differences from a baseline, ranking over data sets."""
 
 import math
 from collections import Counter
@@ -12,11 +12,11 @@ from scipy import stats
 from anomalib_lamp.compare.records import Metrics, Record, finished
 
 METRICS = tuple(Metrics.model_fields)
-MIN_MODELS = 3
-MIN_DATA_SETS = 5
-RESAMPLES = 9999
-EXACT_UP_TO = 50
-DIGITS = 9  # differences are rounded to it: 0.3 - 0.2 and 0.2 - 0.1 are a tie of ranks, and 1e-17 is no win
+MIN_RANKED_MODELS = 3
+MIN_RANKED_DATA_SETS = 5
+BOOTSTRAP_RESAMPLES = 9999
+MAX_EXACT_PAIRS = 50
+ROUNDING_DIGITS = 9  # differences are rounded to it: 0.3 - 0.2 and 0.2 - 0.1 are a tie of ranks, and 1e-17 is no win
 
 Values = dict[str, dict[tuple[str, int], float]]
 
@@ -50,7 +50,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifference:
     """Differences ``model - baseline`` of a metric, paired by data set and seed.
 
     Attributes:
@@ -141,12 +141,12 @@ def spread(values: Iterable[float | None]) -> Spread:
     return Spread(mean, std, len(known), len(values) - len(known))
 
 
-def compare(
+def paired_differences(
     records: Sequence[Record],
     baseline: str,
     metric: str = "image_AUROC",
     confidence: float = 0.95,
-) -> list[Comparison]:
+) -> list[PairedDifference]:
     """Return every other model against the baseline: over all data sets first, then on each.
 
     Args:
@@ -163,16 +163,16 @@ def compare(
     if baseline not in values:
         msg = f"Expected baseline to be one of {sorted(values)}, got {baseline!r}."
         raise ValueError(msg)
-    comparisons = []
+    differences = []
     for model in sorted(values.keys() - {baseline}):
         keys = sorted(values[model].keys() | values[baseline].keys())
         for data in [None, *sorted({data for data, _ in keys})]:
             of_data = [key for key in keys if data in (None, key[0])]
-            comparisons.append(_compare_pair(values, model, baseline, metric, data, of_data, confidence))
-    return comparisons
+            differences.append(_paired_difference(values, model, baseline, metric, data, of_data, confidence))
+    return differences
 
 
-def _compare_pair(
+def _paired_difference(
     values: Values,
     model: str,
     baseline: str,
@@ -180,13 +180,13 @@ def _compare_pair(
     data: str | None,
     keys: list[tuple[str, int]],
     confidence: float,
-) -> Comparison:
-    """Return the comparison of two models over (data, seed) keys that at least one of them has."""
+) -> PairedDifference:
+    """Return the paired difference of two models over (data, seed) keys that at least one of them has."""
     ours, theirs = values[model], values[baseline]
     paired = [key for key in keys if key in ours and key in theirs]
-    differences = np.array([ours[key] - theirs[key] for key in paired]).round(DIGITS)
+    differences = np.array([ours[key] - theirs[key] for key in paired]).round(ROUNDING_DIGITS)
     low, high = bootstrap_interval(differences, confidence)
-    return Comparison(
+    return PairedDifference(
         model,
         baseline,
         metric,
@@ -229,12 +229,12 @@ def bootstrap_interval(
         (values,),
         np.mean,
         confidence_level=confidence,
-        n_resamples=RESAMPLES,
+        n_resamples=BOOTSTRAP_RESAMPLES,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return round(float(low), DIGITS), round(float(high), DIGITS)
+    return round(float(low), ROUNDING_DIGITS), round(float(high), ROUNDING_DIGITS)
 
 
 def wilcoxon_p(differences: ArrayLike) -> float | None:
@@ -255,7 +255,7 @@ def wilcoxon_p(differences: ArrayLike) -> float | None:
     values = values[values != 0]
     if len(values) == 0:
         return None
-    if len(values) > EXACT_UP_TO:
+    if len(values) > MAX_EXACT_PAIRS:
         return float(stats.wilcoxon(values, method="asymptotic").pvalue)
     doubled_ranks = (2 * stats.rankdata(np.abs(values))).astype(int)  # whole numbers with ties too
     ways = np.zeros(doubled_ranks.sum() + 1)  # ways[s]: how many choices of signs have a positive rank sum of s / 2
@@ -289,11 +289,11 @@ def rank(records: Sequence[Record], metric: str = "image_AUROC", alpha: float = 
     if not models:
         widest = len(set.intersection(*map(set, means.values()))) if means else 0
         why_not = (
-            f"A ranking needs at least {MIN_MODELS} models with results on the same {MIN_DATA_SETS} or more data sets; "
+            f"A ranking needs at least {MIN_RANKED_MODELS} models with results on the same {MIN_RANKED_DATA_SETS} or more data sets; "
             f"there are {len(means)} model(s), with {widest} data set(s) in common."
         )
         return Ranking(metric, {}, why_not=why_not)
-    table = np.array([[means[model][name] for model in models] for name in data]).round(DIGITS)
+    table = np.array([[means[model][name] for model in models] for name in data]).round(ROUNDING_DIGITS)
     ranks = stats.rankdata(-table, axis=1).mean(axis=0)
     best_first = sorted(zip(ranks.tolist(), models, strict=True))
     same = bool((table == table[:, :1]).all())
@@ -320,10 +320,10 @@ def _most_complete(means: dict[str, dict[str, float]]) -> tuple[list[str], list[
     """Return models and the data sets they share, the most results that taking the most complete models first gives."""
     order = sorted(means, key=lambda model: (-len(means[model]), model))
     best: tuple[list[str], list[str]] = ([], [])
-    for count in range(MIN_MODELS, len(order) + 1):
+    for count in range(MIN_RANKED_MODELS, len(order) + 1):
         models = order[:count]
         data = sorted(set.intersection(*(set(means[model]) for model in models)))
-        if len(data) >= MIN_DATA_SETS and count * len(data) >= len(best[0]) * len(best[1]):
+        if len(data) >= MIN_RANKED_DATA_SETS and count * len(data) >= len(best[0]) * len(best[1]):
             best = (models, data)
     return best
 
@@ -342,27 +342,6 @@ def critical_difference(models: int, data_sets: int, alpha: float = 0.05) -> flo
     """
     q = stats.studentized_range.ppf(1 - alpha, models, np.inf) / math.sqrt(2)
     return float(q * math.sqrt(models * (models + 1) / (6 * data_sets)))
-
-
-def auroc(good: ArrayLike, bad: ArrayLike) -> float | None:
-    """Return the area under the ROC curve: how often a bad image scores above a good one, ties counted half.
-
-    Args:
-        good: Scores of good images, shape (N,).
-        bad: Scores of anomalous images, shape (M,).
-
-    Returns:
-        In [0, 1]; ``None`` if either is empty.
-
-    Example:
-        >>> auroc([0.1, 0.2], [0.2, 0.9])
-        0.875
-    """
-    ascending, anomalous = np.sort(np.asarray(good, dtype=float)), np.asarray(bad, dtype=float)
-    if ascending.size == 0 or anomalous.size == 0:
-        return None
-    below, up_to = (np.searchsorted(ascending, anomalous, side) for side in ("left", "right"))
-    return float((below + up_to).sum() / (2 * ascending.size * anomalous.size))
 
 
 def values_of(records: Sequence[Record], metric: str) -> Values:

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from filelock import FileLock, Timeout
 
-from .job import identity, origin, run_job
+from .environment import describe_origin
+from .job import identity, run_job
 from .records import Record, ResultFolder, tail
 from .spec import Job
 
@@ -70,7 +71,8 @@ def _attempt(job: Job, work: Path, threads: int | None) -> Record:
 def failed_record(job: Job, started: datetime, error: str, attempt: int = 1) -> Record:
     """Return the record of a job that failed."""
     device = str(job.config["trainer"].get("accelerator", "auto"))
-    return Record(**identity(job), status="failed", error=error, attempt=attempt, origin=origin(started, device))
+    origin = describe_origin(started, device)
+    return Record(**identity(job), status="failed", error=error, attempt=attempt, origin=origin)
 
 
 def count_attempt(work: Path) -> int:

@@ -34,7 +34,7 @@ def report(results: Path, out: Path | None = None, baseline: str | None = None) 
     page = make_page(records, baseline)
     out = Path(out) if out is not None else results if folder else results.parent
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(markdown.render_page(page), encoding="utf-8")
+    (out / "report.md").write_text(markdown.render_markdown(page), encoding="utf-8")
     path = out / "report.html"
-    path.write_text(html.render_page(page, records, folder), encoding="utf-8")
+    path.write_text(html.render_html(page, records, folder), encoding="utf-8")
     return path

@@ -14,14 +14,14 @@ from markupsafe import Markup
 from anomalib_lamp.compare.records import Record, ResultFolder, finished
 from anomalib_lamp.compare.statistics import metric_of
 from anomalib_lamp.report import plots
-from anomalib_lamp.report.page import METRIC, Page
+from anomalib_lamp.report.page import MAIN_METRIC, Page
 from anomalib_lamp.report.tables import median_records, place_of
 
 HERE = Path(__file__).parent
 MAX_CURVES = 8
 MAX_PICTURES = 90
 MAX_PICTURE_BYTES = 8 * 2**20
-SORTS = (
+PICTURE_SORTS = (
     ("miss", "defect with a low score"),
     ("false_alarm", "good image with a high score"),
     ("hit", "defect with a high score"),
@@ -45,7 +45,7 @@ class Picture:
     address: str
 
 
-def render_page(page: Page, records: Sequence[Record], folder: ResultFolder | None = None) -> str:
+def render_html(page: Page, records: Sequence[Record], folder: ResultFolder | None = None) -> str:
     """Return a report as HTML.
 
     Args:
@@ -100,7 +100,7 @@ def cost_figures(records: Sequence[Record], page: Page) -> list[Figure]:
 
     Times and sizes of different machines are not mixed: those of the machine with the most jobs are drawn.
     """
-    usable = [record for record in finished(records) if record.cost and metric_of(record, METRIC) is not None]
+    usable = [record for record in finished(records) if record.cost and metric_of(record, MAIN_METRIC) is not None]
     if not usable:
         return []
     place, count = Counter(map(place_of, usable)).most_common(1)[0]
@@ -140,7 +140,7 @@ def _point(
     """Return a model's cost and quality, seeds averaged first, then data sets; ``None`` without any."""
     by_data: dict[str, list[tuple[float, float]]] = {}
     for record in records:
-        cost, quality = cost_of(record), metric_of(record, METRIC)
+        cost, quality = cost_of(record), metric_of(record, MAIN_METRIC)
         if record.model == model and cost is not None and quality is not None:
             by_data.setdefault(record.data, []).append((cost, quality))
     if not by_data:
@@ -173,7 +173,9 @@ def gallery(
     taken.sort(key=lambda item: (item[0].data, numbers[item[0].model], item[2], item[3]))
     pictures: dict[str, list[Picture]] = {}
     for record, path, sort, _ in taken:
-        caption = f"{record.model}: {SORTS[sort][1] if sort < len(SORTS) else path.stem} (seed {record.seed})"
+        caption = (
+            f"{record.model}: {PICTURE_SORTS[sort][1] if sort < len(PICTURE_SORTS) else path.stem} (seed {record.seed})"
+        )
         address = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
         pictures.setdefault(record.data, []).append(Picture(f"{record.data}, {caption}", caption, address))
     told = (
@@ -185,7 +187,7 @@ def gallery(
 
 
 def _sort_and_place(path: Path) -> tuple[int, int]:
-    """Return the place of a picture's sort in ``SORTS``, after it if unknown, and its own place in the sort."""
+    """Return the place of a picture's sort in ``PICTURE_SORTS``, after it if unknown, and its own place in the sort."""
     name, _, place = path.stem.rpartition("_")
-    names = [sort for sort, _ in SORTS]
-    return names.index(name) if name in names else len(SORTS), int(place) if place.isdecimal() else 0
+    names = [sort for sort, _ in PICTURE_SORTS]
+    return names.index(name) if name in names else len(PICTURE_SORTS), int(place) if place.isdecimal() else 0

@@ -8,10 +8,10 @@ import numpy as np
 from anomalib_lamp.compare.records import Record
 from anomalib_lamp.compare.statistics import spread, summarize
 from anomalib_lamp.report.page import Page
-from anomalib_lamp.report.tables import SHOWN, Cell, Column, Table, mean_std, number, order_models, text
+from anomalib_lamp.report.tables import METRIC_DIGITS, Cell, Column, Table, mean_std, number, order_models, text
 
 
-def render_page(page: Page) -> str:
+def render_markdown(page: Page) -> str:
     """Return a report as Markdown; it has all tables, but neither drawings nor pictures."""
     parts = [f"# {escape(page.title)}", ", ".join(f"{label}: {escape(value)}" for label, value in page.facts)]
     for section in page.sections:
@@ -84,12 +84,12 @@ def compact_table(records: Sequence[Record], metric: str = "image_AUROC", models
     for data in sorted({summary.data for summary in summaries}):
         of_data = [cells.get((data, model), spread([])) for model in models]
         means = [value.mean for value in of_data if value.mean is not None]
-        best = round(max(means), SHOWN) if means else None
+        best = round(max(means), METRIC_DIGITS) if means else None
         rows.append([text(data), *(mean_std(value, best=best) for value in of_data)])
         if len(means) == len(models):
             shared.append(means)
     if len(shared) > 1:
-        averages = np.mean(shared, axis=0).round(SHOWN).tolist()
+        averages = np.mean(shared, axis=0).round(METRIC_DIGITS).tolist()
         marks = ["best" if value == max(averages) else "" for value in averages]
         rows.append([text(f"mean of {len(shared)}"), *map(number, averages, [".3f"] * len(models), marks)])
     return Table(metric, (Column("data", numeric=False), *map(Column, models)), rows)

@@ -9,7 +9,7 @@ function key(cell) {
 }
 
 /** Compare two keys; what is not a number comes last among numbers, whichever way they go. */
-function compare(a, b, direction, numeric) {
+function order(a, b, direction, numeric) {
   if (!numeric) return direction * collator.compare(a, b);
   if (typeof a !== "number" || typeof b !== "number") return (typeof a !== "number") - (typeof b !== "number");
   return direction * (a - b);
@@ -23,7 +23,7 @@ function sort(table, column) {
   head.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
   const numeric = head.classList.contains("number");
   const rows = Array.from(table.tBodies[0].rows, (row) => ({ row, key: key(row.cells[column]) }));
-  rows.sort((a, b) => compare(a.key, b.key, direction, numeric));
+  rows.sort((a, b) => order(a.key, b.key, direction, numeric));
   table.tBodies[0].append(...rows.map(({ row }) => row));
 }
 

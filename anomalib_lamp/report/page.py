@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anomalib_lamp.compare.records import Record, finished
-from anomalib_lamp.compare.statistics import EXACT_UP_TO, Ranking, Summary, compare, rank, summarize
+from anomalib_lamp.compare.statistics import MAX_EXACT_PAIRS, Ranking, Summary, paired_differences, rank, summarize
 from anomalib_lamp.report import tables
 from anomalib_lamp.report.tables import LABELS, Table
 
@@ -15,7 +15,7 @@ METHOD = (
     "Latency is measured apart from metrics and image writing, pre- and post-processing included, after warm-up.",
     "Failed jobs and missing values are counted and named; nothing is left out silently. A dash means not measured.",
 )
-METRIC = "image_AUROC"
+MAIN_METRIC = "image_AUROC"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def make_page(records: Sequence[Record], baseline: str | None = None) -> Page:
     models = tables.order_models(summaries)
     data = {record.data for record in records}
     done = len(finished(records))
-    ranking = rank(records, METRIC)
+    ranking = rank(records, MAIN_METRIC)
     start, end = tables.span(records)
     facts = (
         ("models", str(len(models))),
@@ -84,7 +84,7 @@ def make_page(records: Sequence[Record], baseline: str | None = None) -> Page:
         _overview(summaries),
         _quality(summaries),
         _failures(records),
-        _comparison(records, summaries, baseline),
+        _differences(records, summaries, baseline),
         _ranking(ranking),
         _costs(records),
         Section("roc", "ROC curves", _when(done > 0, "One line per model: the seed with the median image AUROC.")),
@@ -139,16 +139,16 @@ def _failures(records: Sequence[Record]) -> Section:
     return Section("failed", "Failed jobs", (note,), (table,))
 
 
-def _comparison(records: Sequence[Record], summaries: Sequence[Summary], baseline: str | None) -> Section:
+def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseline: str | None) -> Section:
     """Return every model against the baseline."""
-    name, title = "comparison", "Against the baseline"
+    name, title = "differences", "Against the baseline"
     chosen, reason = tables.choose_baseline(summaries, baseline)
     metrics = tables.measured(summaries)
     if not metrics:
         return Section(name, title, ("No job has finished.",))
     if len({summary.model for summary in summaries}) == 1:
         return Section(name, title, ("There is one model: nothing to compare it with.",))
-    of_metric = {metric: compare(records, chosen, metric) for metric in metrics}
+    of_metric = {metric: paired_differences(records, chosen, metric) for metric in metrics}
     everything = [item for items in of_metric.values() for item in items]
     overall = [item for item in everything if item.data is None]
     better = sum(item.wins for item in overall if item.metric == metrics[0])
@@ -159,9 +159,9 @@ def _comparison(records: Sequence[Record], summaries: Sequence[Summary], baselin
         f"Baseline: {chosen}. {reason}",
         f"By {label}, the other models together lose {worse} pairs against it, win {better} and tie {equal}.",
         "Differences are means of model minus baseline, paired by data set and seed: above 0 the model is better.",
-        f"Green and red mark percentile bootstrap intervals of {tables.ENOUGH_PAIRS} or more pairs that exclude 0.",
-        f"p is of the two-sided Wilcoxon signed-rank test, exact up to {EXACT_UP_TO} pairs.",
-        f"With fewer than {tables.ENOUGH_PAIRS} pairs p cannot fall below 0.05, and the interval is too narrow.",
+        f"Green and red mark percentile bootstrap intervals of {tables.MIN_PAIRS} or more pairs that exclude 0.",
+        f"p is of the two-sided Wilcoxon signed-rank test, exact up to {MAX_EXACT_PAIRS} pairs.",
+        f"With fewer than {tables.MIN_PAIRS} pairs p cannot fall below 0.05, and the interval is too narrow.",
         "Pairs of one data set are alike: intervals and p speak of these data sets, not of new ones.",
         "Nothing is corrected for the number of models.",
         "Unpaired: a job of either model failed, was not run or has no value.",
@@ -169,9 +169,9 @@ def _comparison(records: Sequence[Record], summaries: Sequence[Summary], baselin
     by_data = tuple(
         Table(f"{LABELS[metric]} on each data set", table.columns, table.rows)
         for metric, items in of_metric.items()
-        for table in [tables.comparison(items, by_data=True)]
+        for table in [tables.differences(items, by_data=True)]
     )
-    return Section(name, title, notes, (tables.comparison(overall, by_data=False),), by_data)
+    return Section(name, title, notes, (tables.differences(overall, by_data=False),), by_data)
 
 
 def _ranking(ranking: Ranking) -> Section:

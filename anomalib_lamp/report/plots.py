@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 # After Okabe and Ito, told apart by colour-blind people too; darker, so that white numbers can be read on them.
 COLOURS = ("#0072b2", "#d55e00", "#008f68", "#c0578f", "#a67c00", "#3f97d0", "#7a5fb0", "#7d7d7d")
 DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")
-INK = "#010203"  # stands for the colour of the page's text, which the page decides
+TEXT_COLOUR = "#010203"  # stands for the colour of the page's text, which the page decides
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anomalib-lamp",
     "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": TEXT_COLOUR,
+    "axes.edgecolor": TEXT_COLOUR,
+    "axes.labelcolor": TEXT_COLOUR,
+    "xtick.color": TEXT_COLOUR,
+    "ytick.color": TEXT_COLOUR,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "axes.grid": True,
-    "grid.color": INK,
+    "grid.color": TEXT_COLOUR,
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
 }
@@ -74,7 +74,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
             shade = colour(point.number)
             face = shade if point.complete else "none"
             axes.plot(point.x, point.y, "o", markersize=12, color=shade, markerfacecolor=face, alpha=0.9)
-            ink = "white" if point.complete else INK
+            ink = "white" if point.complete else TEXT_COLOUR
             axes.annotate(str(point.number), (point.x, point.y), ha="center", va="center", fontsize=7.5, color=ink)
         if max(point.x for point in points) > 5 * min(point.x for point in points):
             axes.set_xscale("log")
@@ -99,7 +99,7 @@ def roc(curves: Sequence[tuple[int, Sequence[bool], Sequence[float]]]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.9, 2.8), layout="constrained")
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=INK, alpha=0.3, linewidth=0.6)
+        axes.plot([0, 1], [0, 1], color=TEXT_COLOUR, alpha=0.3, linewidth=0.6)
         for number, labels, scores in curves:
             false_positives, true_positives, _ = roc_curve(labels, scores)
             pattern = dash(number)
@@ -144,6 +144,6 @@ def _svg(figure: "Figure") -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| version="1.1"|(?<=<g) id="[^"]*"', "", svg)
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg.replace("xlink:href", "href").replace(INK, "currentColor"))
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg.replace("xlink:href", "href").replace(TEXT_COLOUR, "currentColor"))
     prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]  # two drawings on one page may not share an id
     return re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}-", svg)

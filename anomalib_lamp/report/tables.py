@@ -8,14 +8,14 @@ from datetime import datetime
 
 import numpy as np
 
+from anomalib_lamp.auroc import auroc
 from anomalib_lamp.compare.records import Latency, Record, finished
 from anomalib_lamp.compare.statistics import (
     METRICS,
-    Comparison,
+    PairedDifference,
     Ranking,
     Spread,
     Summary,
-    auroc,
     metric_of,
     spread,
 )
@@ -27,9 +27,9 @@ LABELS = {
     "image_F1": "image F1",
     "pixel_F1": "pixel F1",
 }
-NOTHING = "–"
-SHOWN = 3  # digits of a metric
-ENOUGH_PAIRS = 6  # with fewer, the Wilcoxon test cannot reach p = 0.05
+DASH = "–"
+METRIC_DIGITS = 3  # digits of a metric
+MIN_PAIRS = 6  # with fewer, the Wilcoxon test cannot reach p = 0.05
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def text(value: str) -> Cell:
 
 def number(value: float | None, form: str = ".3f", mark: str = "") -> Cell:
     """Return a cell with a number; a dash without one."""
-    return Cell(NOTHING) if value is None else Cell(format(value, form), value, mark)
+    return Cell(DASH) if value is None else Cell(format(value, form), value, mark)
 
 
 def size(value: float | None) -> Cell:
     """Return a cell with a time or a size, to three digits."""
     if value is None:
-        return Cell(NOTHING)
+        return Cell(DASH)
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return Cell(f"{value:,.{digits}f}", value)
 
@@ -85,11 +85,11 @@ def mean_std(value: Spread, expected: int | None = None, best: float | None = No
         best: The best rounded mean; all that look like it are marked.
     """
     if value.mean is None:
-        return Cell(NOTHING)
-    shown = f"{value.mean:.{SHOWN}f}" + ("" if value.std is None else f" ± {value.std:.{SHOWN}f}")
+        return Cell(DASH)
+    shown = f"{value.mean:.{METRIC_DIGITS}f}" + ("" if value.std is None else f" ± {value.std:.{METRIC_DIGITS}f}")
     if expected is not None and value.seeds != expected:
         shown += f" [{value.seeds}]"
-    return Cell(shown, value.mean, "best" if round(value.mean, SHOWN) == best else "")
+    return Cell(shown, value.mean, "best" if round(value.mean, METRIC_DIGITS) == best else "")
 
 
 def measured(summaries: Iterable[Summary]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def quality(summaries: Sequence[Summary]) -> Table:
         for metric in metrics:
             mean = summary.metrics[metric].mean
             if mean is not None:
-                best[summary.data, metric] = max(round(mean, SHOWN), best.get((summary.data, metric), 0.0))
+                best[summary.data, metric] = max(round(mean, METRIC_DIGITS), best.get((summary.data, metric), 0.0))
     rows = []
     for summary in summaries:
         cells = [text(summary.data), text(summary.model), _seeds(summary)]
@@ -215,13 +215,13 @@ def choose_baseline(summaries: Sequence[Summary], baseline: str | None) -> tuple
     return chosen, reason
 
 
-def comparison(comparisons: Iterable[Comparison], by_data: bool) -> Table:
-    """Return one row per comparison: over all data sets with their metric, or of one metric on each data set."""
+def differences(paired: Iterable[PairedDifference], by_data: bool) -> Table:
+    """Return one row per paired difference: over all data sets with their metric, or of one metric on each data set."""
     rows = []
-    for item in comparisons:
+    for item in paired:
         if (item.data is not None) != by_data:
             continue
-        interval = NOTHING if item.low is None else f"{item.low:+.3f} to {item.high:+.3f}"
+        interval = DASH if item.low is None else f"{item.low:+.3f} to {item.high:+.3f}"
         rows.append(
             [
                 text(item.model),
@@ -251,9 +251,9 @@ def comparison(comparisons: Iterable[Comparison], by_data: bool) -> Table:
     return Table("Differences from the baseline" + (" on each data set" if by_data else ""), columns, rows)
 
 
-def _verdict(item: Comparison) -> str:
+def _verdict(item: PairedDifference) -> str:
     """Return the mark of a difference: a win or a loss if there are enough pairs and the interval excludes 0."""
-    if item.low is None or item.high is None or item.pairs < ENOUGH_PAIRS:
+    if item.low is None or item.high is None or item.pairs < MIN_PAIRS:
         return ""
     return "win" if item.low > 0 else "loss" if item.high < 0 else ""
 
@@ -298,7 +298,7 @@ def costs(records: Sequence[Record]) -> Table:
         inputs = sorted({item.image_size for record in group for item in _latencies(record)})
         cells = [text(data), text(model), *([text(place)] if several else [])]
         cells += [text(", ".join(sorted({record.weights for record in group}))), number(len(group), "d"), train]
-        cells += [_median([cost.steps for cost in known]), Cell(", ".join(map(str, inputs)) or NOTHING, _first(inputs))]
+        cells += [_median([cost.steps for cost in known]), Cell(", ".join(map(str, inputs)) or DASH, _first(inputs))]
         cells += [_latency(group, batch) for batch in batches]
         cells.append(_median([cost.peak_rss_mib for cost in known]))
         if on_gpu:
@@ -327,7 +327,7 @@ def _latency(group: Iterable[Record], batch: int) -> Cell:
     """Return the median over seeds of the median latency, and of its interquartile range."""
     items = [item for record in group for item in _latencies(record) if item.batch_size == batch]
     if not items:
-        return Cell(NOTHING)
+        return Cell(DASH)
     middle = float(np.median([item.median_ms for item in items]))
     return Cell(f"{size(middle).text} ({size(float(np.median([item.iqr_ms for item in items]))).text})", middle)
 
@@ -349,15 +349,11 @@ def defects(records: Sequence[Record]) -> list[Table]:
     """
     scores: dict[str, dict[str, dict[str, list[float | None]]]] = {}
     for record in finished(records):
-        good = [image.score for image in record.images if not image.anomalous]
-        by_kind: dict[str, list[float]] = {}
-        for image in record.images:
-            if image.anomalous:
-                by_kind.setdefault(image.kind, []).append(image.score)
-        for kind, bad in by_kind.items():
-            scores.setdefault(record.data, {}).setdefault(record.model, {}).setdefault(kind, []).append(
-                auroc(good, bad)
-            )
+        of_kinds = scores.setdefault(record.data, {}).setdefault(record.model, {})
+        for kind in {image.kind for image in record.images if image.anomalous}:
+            compared = [image for image in record.images if not image.anomalous or image.kind == kind]
+            value = auroc([image.anomalous for image in compared], [image.score for image in compared])
+            of_kinds.setdefault(kind, []).append(value)
     tables = []
     for data, of_models in sorted(scores.items()):
         kinds = sorted({kind for of_kinds in of_models.values() for kind in of_kinds})

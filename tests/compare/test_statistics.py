@@ -6,17 +6,15 @@ import re
 
 import numpy as np
 import pytest
-from generated import make_failed, make_images, make_metrics, make_record, make_sweep
+from generated import make_failed, make_metrics, make_record, make_sweep
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp.compare.statistics import (
-    EXACT_UP_TO,
+    MAX_EXACT_PAIRS,
     METRICS,
-    auroc,
     bootstrap_interval,
-    compare,
     critical_difference,
+    paired_differences,
     rank,
     spread,
     summarize,
@@ -103,7 +101,7 @@ def test_summary_counts_what_failed_and_what_was_not_measured():
 
 
 def test_two_records_of_the_same_cell_are_an_error():
-    for statistic in (summarize, rank, lambda records: compare(records, "PaDiM")):
+    for statistic in (summarize, rank, lambda records: paired_differences(records, "PaDiM")):
         with pytest.raises(ValueError, match="one finished record of model 'PaDiM' on 'bottle' with seed 0, got 2"):
             statistic([make_record(), make_record()])
     assert summarize([make_failed(), make_record()])[0].failed == 1  # failed first, then run again: both are told
@@ -122,7 +120,7 @@ def test_comparison_pairs_by_data_and_seed():
         make_failed("grid", "Ours", 1),
         make_failed("grid", "Base", 1),
     ]
-    overall, bottle, grid = compare(records, "Base")
+    overall, bottle, grid = paired_differences(records, "Base")
     assert (overall.data, bottle.data, grid.data) == (None, "bottle", "grid")
     assert (overall.pairs, overall.unpaired) == (3, 1)
     assert (overall.wins, overall.ties, overall.losses) == (1, 1, 1)
@@ -133,20 +131,20 @@ def test_comparison_pairs_by_data_and_seed():
 
 
 def test_comparison_without_a_pair_has_no_numbers():
-    (only,) = [c for c in compare([make_record(model="A"), make_failed(model="B")], "B") if c.data is None]
+    (only,) = [c for c in paired_differences([make_record(model="A"), make_failed(model="B")], "B") if c.data is None]
     assert (only.pairs, only.unpaired, only.mean, only.low, only.high, only.p) == (0, 1, None, None, None, None)
     assert (only.wins, only.ties, only.losses) == (0, 0, 0)
-    assert compare([make_record()], "PaDiM") == []
+    assert paired_differences([make_record()], "PaDiM") == []
 
 
 def test_rounding_errors_are_ties():
     records = [make_record(model="A", quality=0.1 + 0.2), make_record(model="B", quality=0.3)]
-    assert compare(records, "B")[0].ties == 1
+    assert paired_differences(records, "B")[0].ties == 1
 
 
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match=r"baseline to be one of \['PaDiM'\], got 'Padim'"):
-        compare([make_record()], "Padim")
+        paired_differences([make_record()], "Padim")
     with pytest.raises(ValueError, match=r"metric to be one of .*got 'auroc'"):
         rank([make_record()], "auroc")
 
@@ -175,7 +173,7 @@ def test_wilcoxon_equals_all_sign_patterns(count):
             assert wilcoxon_p(differences) == pytest.approx(brute_force_wilcoxon(differences))
 
 
-@pytest.mark.parametrize("count", [3, 10, 30, EXACT_UP_TO, EXACT_UP_TO + 1])
+@pytest.mark.parametrize("count", [3, 10, 30, MAX_EXACT_PAIRS, MAX_EXACT_PAIRS + 1])
 def test_wilcoxon_equals_scipy_without_ties(count):
     differences = np.random.default_rng(count).normal(0.2, 1, size=count)
     assert wilcoxon_p(differences) == pytest.approx(stats.wilcoxon(differences).pvalue)
@@ -250,12 +248,3 @@ def test_ranking_says_why_not(data_sets, models, told):
     assert ranking.ranks == {}
     assert ranking.critical_difference is None
     assert re.search(told, ranking.why_not)
-
-
-def test_auroc_equals_scikit_learn():
-    images = make_images(0.8)
-    scores = np.round([image.score for image in images], 2)  # with ties
-    labels = np.array([image.anomalous for image in images])
-    assert auroc(scores[~labels], scores[labels]) == pytest.approx(roc_auc_score(labels, scores))
-    assert auroc([], [0.5]) is None
-    assert auroc([0.5], []) is None

@@ -202,7 +202,7 @@ def test_comparison_colours_only_what_enough_pairs_show():
         records = [
             make_record(model=m, seed=s, quality=q + s / 1000) for m, q in qualities.items() for s in range(seeds)
         ]
-        (section,) = [part for part in make_page(records, "Base").sections if part.name == "comparison"]
+        (section,) = [part for part in make_page(records, "Base").sections if part.name == "differences"]
         rows = [row for row in section.tables[0].rows if row[1].text == "image AUROC"]
         assert [row[2].mark for row in rows] == marks
     assert cells(section.tables[0], "wins", "ties", "losses")[:2] == [("6", "0", "0"), ("0", "0", "6")]
