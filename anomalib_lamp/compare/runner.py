@@ -8,10 +8,12 @@ from typing import Literal
 from anomalib.data import AnomalibDataModule
 from filelock import FileLock
 
+from .classes import instantiate
 from .executors import Executor, LocalExecutor, RayExecutor
+from .job import Job
 from .progress import Progress
 from .records import ResultFolder, write_durably
-from .spec import Job, Problem, SpecError, instantiate, read_spec
+from .spec import Problem, SpecError, read_spec
 
 
 def compare(

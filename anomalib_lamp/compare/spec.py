@@ -1,14 +1,11 @@
 """The spec of a sweep: data sets x models x grids x seeds in YAML, checked as a whole before anything runs."""
 
 import difflib
-import hashlib
 import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,13 @@ from anomalib import data as anomalib_data
 from anomalib import models as anomalib_models
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from anomalib_lamp.data import SyntheticParts
+from .classes import import_class, is_proper_subclass, parser_of
+from .job import Job
+from .yaml_lines import read_yaml
 
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
 WEIGHT_SOURCES = ("imagenet", "local", "random")
@@ -61,38 +60,6 @@ class Problem:
 
     line: int
     text: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training and test: a model on a data set with a seed.
-
-    Attributes:
-        data: Name of the data set, with its grid values.
-        model: Name of the model, with its grid values.
-        grid: The model's grid values alone.
-        seed: Seed of everything.
-        weights: What the model starts from: ``imagenet``, ``local`` or ``random``.
-        config: Everything that decides the result: classes, all init arguments, trainer arguments, measurements.
-        line: Line of the spec where the data set stands.
-    """
-
-    data: str
-    model: str
-    grid: dict[str, Any]
-    seed: int
-    weights: str
-    config: dict[str, Any] = field(repr=False)
-    line: int = 1
-
-    @cached_property
-    def id(self) -> str:
-        """Return the identity of the job: the same resolved configuration is the same job."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
-
-    def __str__(self) -> str:
-        """Return what people call the job."""
-        return f"{self.model} on {self.data}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -174,10 +141,8 @@ class _Reader:
         return list({job.id: job for job in jobs}.values())
 
     def _load(self) -> dict[str, Any]:
-        text = self.path.read_text(encoding="utf-8")
         try:
-            spec = yaml.safe_load(text)
-            self.lines = dict(_lines(yaml.compose(text)))
+            spec, self.lines = read_yaml(self.path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -229,7 +194,7 @@ class _Reader:
             if key in arguments:
                 self._problem((*place, key), f"{key!r} is set by compare itself; a job runs on one device")
         try:
-            _parser(Trainer).parse_object({"init_args": arguments})
+            parser_of(Trainer).parse_object({"init_args": arguments})
         except ArgumentError as error:
             key, text = _told(error)
             self._problem((*place, key), text)
@@ -283,10 +248,10 @@ class _Reader:
         if not isinstance(class_path, str):
             self._problem(place, f"expected the class_path of a {base.__name__}, got {class_path!r}")
             return None
-        cls = getattr(package, class_path, None) if "." not in class_path else _import(class_path)
+        cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
         if isinstance(cls, type) and issubclass(cls, base):
             return cls
-        names = [name for name in package.__all__ if _is_class(getattr(package, name, None), base)]
+        names = [name for name in package.__all__ if is_proper_subclass(getattr(package, name, None), base)]
         self._problem(place, f"no {base.__name__} is called {class_path!r}{_nearest(class_path, names)}")
         return None
 
@@ -313,7 +278,7 @@ class _Reader:
 
     def _resolve(self, cls: type, init_args: dict[str, Any], choice: dict[str, Any], place: tuple) -> dict[str, Any]:
         """Return all init arguments of a class, its defaults included, as plain values, or note what is wrong."""
-        parser = _parser(cls)
+        parser = parser_of(cls)
         try:
             resolved = parser.parse_object({"init_args": init_args})
         except ArgumentError as error:
@@ -321,7 +286,7 @@ class _Reader:
             self._problem((*place, "grid" if key in choice else "init_args", key), text)
             return {}
         root = init_args.get("root")
-        if root is not None and cls is not SyntheticParts and not Path(root).expanduser().exists():
+        if root is not None and not getattr(cls, "makes_its_root", False) and not Path(root).expanduser().exists():
             self._problem((*place, "init_args", "root"), _missing_folder(cls, root))
         return yaml.safe_load(parser.dump(resolved, skip_none=False)).get("init_args", {})
 
@@ -343,41 +308,6 @@ def _seeded(variant: _Variant, seed: int) -> dict[str, Any]:
     if not variant.takes_seed:
         return variant.config
     return variant.config | {"init_args": variant.config["init_args"] | {"seed": seed}}
-
-
-def instantiate(config: Mapping[str, Any]) -> Any:
-    """Return an instance of a resolved ``{"class_path": ..., "init_args": ...}``.
-
-    Raises:
-        ImportError: If there is no such class on this machine.
-    """
-    cls = _import(config["class_path"])
-    if cls is None:
-        msg = f"There is no {config['class_path']} here; install its package on every machine that works on jobs."
-        raise ImportError(msg)
-    parser = _parser(cls)
-    return parser.instantiate_classes(parser.parse_object({"init_args": config["init_args"]})).init_args
-
-
-@cache
-def _parser(cls: type) -> ArgumentParser:
-    """Return a parser of the init arguments of a class."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "init_args", fail_untyped=False)
-    return parser
-
-
-def _import(class_path: str) -> Any:
-    """Return what stands at a dotted path, or ``None``."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        return getattr(import_module(module), name, None)
-    except ImportError:
-        return None
-
-
-def _is_class(value: Any, base: type) -> bool:
-    return isinstance(value, type) and issubclass(value, base) and value is not base
 
 
 def _weights(init_args: Mapping[str, Any]) -> str:
@@ -412,12 +342,3 @@ def _told(error: ArgumentError) -> tuple[str, str]:
 def _plain(value: Any) -> str:
     """Return a grid value as it is written in YAML."""
     return json.dumps(value) if not isinstance(value, str) else value
-
-
-def _lines(node: yaml.Node | None, place: tuple = ()) -> Iterator[tuple[tuple, int]]:
-    """Yield the path of every key in a YAML document with its line, counted from 1."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*place, yaml.safe_load(yaml.serialize(key)))
-            yield here, key.start_mark.line + 1
-            yield from _lines(value, here)

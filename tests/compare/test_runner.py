@@ -19,12 +19,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from anomalib_lamp.compare.classes import instantiate
 from anomalib_lamp.compare.executors import Event, LocalExecutor, RayExecutor
-from anomalib_lamp.compare.job import _prepare
+from anomalib_lamp.compare.job import Job, prepare
 from anomalib_lamp.compare.progress import Progress
 from anomalib_lamp.compare.records import ResultFolder, read_records
 from anomalib_lamp.compare.runner import compare
-from anomalib_lamp.compare.spec import Job, SpecError, instantiate, read_spec
+from anomalib_lamp.compare.spec import SpecError, read_spec
 from anomalib_lamp.compare.worker import work_on
 
 LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
@@ -135,7 +136,7 @@ def test_validation_anomalies_depend_on_the_seed_alone(sweep):
     for model in ("lamp_ae", "padim"):
         record = record_of(folder, model)
         job = Job(record.data, model, {}, record.seed, "random", record.config, 1)
-        datamodule, _model = _prepare(job)
+        datamodule, _model = prepare(job)
         before = list(datamodule.val_data.samples.image_path)
         torch.rand(1)
         datamodule.setup(TrainerFn.FITTING)
