@@ -35,6 +35,41 @@ RESERVED_TRAINER_ARGUMENTS = (
 )
 COMPONENTS_OFF_BY_DEFAULT = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
 DEFAULT_VALIDATION_SPLIT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
+GRAMMAR = """\
+Train and test every model of a spec on every data set with every seed, one
+job each, and save each result at once. The same command continues a sweep
+that was stopped or killed, and tries failed jobs again. A spec is YAML:
+
+  data:
+    parts: {class_path: SyntheticParts, grid: {category: [washer, fabric]}}
+  models:
+    lamp_ae:
+      class_path: LampAE
+      init_args: {max_steps: 300}
+      grid: {amplify: [true, false]}
+    padim: {class_path: Padim, init_args: {pre_trained: false}}
+    stfpm:
+      class_path: Stfpm
+      trainer: {max_epochs: 20}
+      weights: imagenet
+  seeds: [0, 1, 2]
+  trainer: {accelerator: auto}
+  measure: {latency_batch_sizes: [1, 32], latency_image_size: 256}
+
+data, models  Names to entries. class_path: a class of anomalib or a plugin,
+              by name or dotted path. init_args: its arguments. grid: lists
+              of values of arguments; all combinations become jobs.
+seeds         Default [0]. Goes to data set and model where they take one.
+trainer       Arguments of Lightning's Trainer, for all models or, inside a
+              model, for that one. A job runs on one device.
+weights       Inside a model: imagenet, local or random; read off its
+              pre_trained and weights_path unless stated.
+measure       latency_batch_sizes, latency_image_size, export (true, false).
+
+Thresholds come from a tenth of the training images, half of them with drawn
+anomalies, unless a data set says otherwise; never from the test set. All
+problems of a spec are reported at once, with their lines, and nothing runs.
+"""
 
 
 class Measure(BaseModel, strict=True):
@@ -78,28 +113,8 @@ class _Variant:
 def read_spec(path: Path | str) -> list[Job]:
     """Return the jobs of a spec, ordered by seed, then data set, then model.
 
-    A spec is a YAML file::
-
-        data:
-          parts: {class_path: SyntheticParts, grid: {category: [washer, fabric]}}
-        models:
-          lamp_ae: {class_path: LampAE, init_args: {max_steps: 300}, grid: {amplify: [true, false]}}
-          padim: {class_path: Padim, init_args: {pre_trained: false}}
-          rd: {class_path: ReverseDistillation, trainer: {max_epochs: 200}, weights: imagenet}
-        seeds: [0, 1, 2]
-        trainer: {accelerator: auto}
-        measure: {latency_batch_sizes: [1, 32], latency_image_size: 256, export: true}
-
-    ``class_path`` is a class of anomalib or of a plugin, by name or dotted path. ``grid`` lists values of init
-    arguments; all combinations become jobs. ``trainer`` holds arguments of Lightning's Trainer for all models or,
-    inside a model, for that one; a job runs on one device (a single training scales by ``anomalib train
-    --trainer.devices``). ``weights`` (``imagenet``, ``local``, ``random``) is read off ``pre_trained`` and
-    ``weights_path`` unless it is stated.
-
-    Every job's seed becomes the ``seed`` argument of its datamodule and model where they take one. Unless a data set
-    says otherwise, thresholds come from a tenth of the training images, half of them with drawn anomalies
-    (``val_split_mode: synthetic``), never from the test set. Models have no ``evaluator`` and no ``visualizer`` unless
-    these are given: a job has metrics and a few pictures of its own.
+    The grammar is that of :data:`GRAMMAR`. Every job's seed becomes the ``seed`` argument of its datamodule and model
+    where they take one.
 
     Args:
         path: The YAML file.
