@@ -114,7 +114,12 @@ def number(value: float | None, form: str = ".3f", mark: str = "") -> Cell:
 
 
 def size(value: float | None) -> Cell:
-    """Return a cell with a time or a size, to three digits."""
+    """Return a cell with a time or a size, to three digits.
+
+    Example:
+        >>> [size(value).text for value in (1234.5, 12.34, 0.123, None)]
+        ['1,234', '12.3', '0.12', '–']
+    """
     if value is None:
         return Cell(DASH)
     digits = 0 if value >= 100 else 1 if value >= 10 else 2

@@ -54,7 +54,7 @@ def choose_baseline(summaries: Sequence[Summary], baseline: str | None) -> tuple
 
 
 def median_records(records: Sequence[Record]) -> list[Record]:
-    """Return one record per data set and model, the median seed by image AUROC, so that nobody picks the nicest.
+    """Return one record per data set and model, the median seed by image AUROC, so that none is picked by hand.
 
     Of an even number it is the worse of the two in the middle. Ordered by data set and model.
     """

@@ -37,7 +37,7 @@ def mean_std(value: Spread, expected: int | None = None, best: float | None = No
     Args:
         value: What to show.
         expected: Number of seeds; another one is shown in brackets.
-        best: The best rounded mean; all that look like it are marked.
+        best: The best rounded mean; every mean that rounds to it is marked.
     """
     if value.mean is None:
         return Cell(DASH)
