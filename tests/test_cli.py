@@ -4,7 +4,7 @@ import sys
 import textwrap
 
 import pytest
-from generated import make_sweep, write_folder
+from helpers import make_sweep, write_folder
 
 from anomalib_lamp import cli
 from anomalib_lamp.compare.spec import GRAMMAR, read_spec

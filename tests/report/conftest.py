@@ -1,8 +1,7 @@
 """What several tests of the report share."""
 
 import pytest
-from generated import write_folder
-from mixed import mixed_records
+from helpers import mixed_records, write_folder
 
 from anomalib_lamp.report import report
 

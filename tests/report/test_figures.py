@@ -2,7 +2,7 @@
 
 import re
 
-from generated import make_cost, make_origin, make_record, make_sweep
+from helpers import make_cost, make_origin, make_record, make_sweep
 
 from anomalib_lamp.compare.statistics import rank
 from anomalib_lamp.report.figures import MAX_CURVES, cost_figures, rank_figures, roc_figures

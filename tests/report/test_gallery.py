@@ -1,6 +1,6 @@
 """The gallery: which pictures are shown, and what is said of the others."""
 
-from generated import make_sweep, write_folder
+from helpers import make_sweep, write_folder
 
 from anomalib_lamp.report import gallery
 

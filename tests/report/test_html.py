@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from browser import find_browser, open_page
-from generated import make_cost, make_failed, make_images, make_metrics, make_record, write_folder
-from mixed import EVIL, SECTIONS
+from helpers import EVIL, REPORT_SECTIONS, make_cost, make_failed, make_images, make_metrics, make_record, write_folder
 
 from anomalib_lamp.report import report
 
@@ -43,9 +42,9 @@ class Outline(HTMLParser):
 
 def test_has_every_section(folder):
     page = Outline((folder.root / "report.html").read_text())
-    for section in SECTIONS:
+    for section in REPORT_SECTIONS:
         assert section in page.text
-    assert page.tags.count("h2") == len(SECTIONS)
+    assert page.tags.count("h2") == len(REPORT_SECTIONS)
     assert page.tags.count("img") == 3 * 16  # one seed of each data set and model
 
 
@@ -83,7 +82,7 @@ def test_of_little_says_what_is_missing(records, note, tmp_path):
     page = Outline(report(tmp_path).read_text())
     assert note in page.text
     assert "No job kept pictures." in page.text
-    assert all(section in page.text for section in SECTIONS)
+    assert all(section in page.text for section in REPORT_SECTIONS)
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no chromium here; on Debian: apt install chromium")

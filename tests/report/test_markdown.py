@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from mixed import SECTIONS
+from helpers import REPORT_SECTIONS
 
 from anomalib_lamp.report import render_between
 
@@ -11,7 +11,7 @@ from anomalib_lamp.report import render_between
 def test_has_every_section_but_the_visual_ones(folder):
     text = (folder.root / "report.md").read_text()
     visual = ("ROC curves", "Best and worst cases")
-    assert re.findall(r"(?m)^## (.*)$", text) == [section for section in SECTIONS if section not in visual]
+    assert re.findall(r"(?m)^## (.*)$", text) == [section for section in REPORT_SECTIONS if section not in visual]
     assert "data00" in text
     assert "<svg" not in text
 

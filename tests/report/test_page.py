@@ -1,14 +1,13 @@
 """The content of the page: its sections in their order, and its notes."""
 
-from generated import make_record
-from mixed import SECTIONS
+from helpers import REPORT_SECTIONS, make_record
 
 from anomalib_lamp.report.page import make_page
 
 
 def test_sections_carry_their_figures_and_pictures(folder):
     page = make_page(folder.records(), folder=folder)
-    assert tuple(section.title for section in page.sections) == SECTIONS
+    assert tuple(section.title for section in page.sections) == REPORT_SECTIONS
     assert [section.name for section in page.sections if section.figures] == ["ranking", "cost", "roc"]
     assert [section.name for section in page.sections if section.pictures] == ["gallery"]
     assert [section.name for section in page.sections if section.visual] == ["roc", "gallery"]

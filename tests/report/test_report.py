@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from generated import make_failed, make_record, make_sweep, write_folder
+from helpers import make_failed, make_record, make_sweep, write_folder
 
 from anomalib_lamp.report import report
 

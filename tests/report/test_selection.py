@@ -1,6 +1,6 @@
 """What a report picks from its records: the baseline and the seed to show."""
 
-from generated import make_record
+from helpers import make_record
 
 from anomalib_lamp.compare.statistics import summarize
 from anomalib_lamp.report.selection import choose_baseline, median_records

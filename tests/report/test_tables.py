@@ -1,7 +1,7 @@
 """The tables: their numbers, counts and marks."""
 
 import pytest
-from generated import KINDS, make_cost, make_failed, make_images, make_metrics, make_origin, make_record, make_sweep
+from helpers import KINDS, make_cost, make_failed, make_images, make_metrics, make_origin, make_record, make_sweep
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp.compare.statistics import rank, summarize
