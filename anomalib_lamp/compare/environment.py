@@ -33,9 +33,17 @@ def describe_software() -> dict[str, Any]:
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(Path(__file__).parent),
     }
+
+
+def _version(package: str) -> str:
+    """Return a package's version; ours may run from its sources."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _commit(folder: Path) -> str | None:
