@@ -1,37 +1,68 @@
 """The command `anomalib-lamp`: `compare`, `report`, and anomalib's own subcommands with our classes registered."""
 
+import argparse
 import sys
-from importlib import import_module
+from collections.abc import Callable
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 import anomalib_lamp  # noqa: F401  registers
+from anomalib_lamp.compare.runner import compare
+from anomalib_lamp.compare.spec import GRAMMAR
+from anomalib_lamp.report import report
 
-USAGE = """\
-anomalib-lamp compare SPEC    run and resume a comparison of models (--help explains it)
-anomalib-lamp report RESULTS  tables, statistics and an HTML page of a comparison
-
-Every other subcommand is anomalib's, whatever the start-up hook does:
+SUMMARIES = {
+    "compare": "Compare models on data sets.",
+    "report": "Write tables and a page of a comparison.",
+}
+REPORT = """\
+Write report.md and report.html from the results of `anomalib-lamp compare`:
+quality, failed jobs, paired differences from a baseline, ranking, costs, ROC
+curves, kinds of defects, and pictures of the best and worst cases. The page
+is one file that loads nothing.
 """
 
 
+class PlainDescription(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """jsonargparse's help, with the lines of a description left as they are."""
+
+
 def main() -> None:
-    """Run `compare`, `report` or anomalib's command line; `anomalib-lamp train --model LampAE` is the main use."""
-    subcommand = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if subcommand in ("compare", "report"):
-        _run_ours(subcommand)
-        return
-    if subcommand in ("-h", "--help"):
-        print(USAGE)
-    from anomalib.cli.cli import main as anomalib_main
-
-    anomalib_main()
+    """Run the command line; `anomalib-lamp train --model LampAE` is the main use."""
+    if sys.argv[1:2] == ["compare"]:
+        compare(**_arguments(compare, GRAMMAR))
+    elif sys.argv[1:2] == ["report"]:
+        page = report(**_arguments(report, REPORT))
+        print(f"Page: {page}\nTables as Markdown: {page.with_suffix('.md')}")
+    else:
+        _run_anomalib()
 
 
-def _run_ours(subcommand: str) -> None:
-    """Run `compare` or `report` with the remaining arguments."""
-    from jsonargparse import ArgumentParser
-
-    module = import_module({"compare": "anomalib_lamp.compare.runner", "report": "anomalib_lamp.report"}[subcommand])
-    function = getattr(module, subcommand)
-    parser = ArgumentParser(prog=f"anomalib-lamp {subcommand}", description=(function.__doc__ or "").partition("\n")[0])
+def _arguments(function: Callable, description: str) -> dict:
+    """Return the arguments of a function from the command line."""
+    parser = ArgumentParser(
+        prog=f"anomalib-lamp {function.__name__}", description=description, formatter_class=PlainDescription
+    )
     parser.add_function_arguments(function, as_positional=True)
-    function(**parser.parse_args(sys.argv[2:]).as_dict())
+    return parser.parse_args(sys.argv[2:]).as_dict()
+
+
+def _run_anomalib() -> None:
+    """Run anomalib's command line, whose help lists our subcommands too."""
+    from anomalib.cli.cli import AnomalibCLI
+
+    class LampCLI(AnomalibCLI):
+        """anomalib's command line; our subcommands never get here, since building its parsers takes seconds."""
+
+        @staticmethod
+        def anomalib_subcommands() -> dict[str, dict[str, str]]:
+            ours = {name: {"description": summary} for name, summary in SUMMARIES.items()}
+            return AnomalibCLI.anomalib_subcommands() | ours
+
+        def add_compare_arguments(self, parser: ArgumentParser) -> None:
+            """Add nothing."""
+
+        def add_report_arguments(self, parser: ArgumentParser) -> None:
+            """Add nothing."""
+
+    LampCLI()

@@ -14,10 +14,10 @@ import yaml
 from jsonargparse import auto_cli
 
 from anomalib_lamp.compare.environment import describe_origin, describe_run
-from anomalib_lamp.compare.job import identity
+from anomalib_lamp.compare.job import Job, identity
 from anomalib_lamp.compare.records import Cost, ImageScore, Latency, Metrics, Record, ResultFolder
 from anomalib_lamp.compare.runner import compare
-from anomalib_lamp.compare.spec import Job, read_spec
+from anomalib_lamp.compare.spec import read_spec
 from anomalib_lamp.report import report
 
 LOSSES, OPTIMIZERS = ["l1", "l2", "ssim", "msgms"], ["sgd", "rmsprop", "adam", "adamw"]

@@ -21,7 +21,8 @@ from anomalib_lamp.compare.statistics import (
     summarize,
 )
 from anomalib_lamp.report import compact_table, render_between, render_table
-from anomalib_lamp.report.tables import Column, Table, order_models, text
+from anomalib_lamp.report.elements import Column, Table, text
+from anomalib_lamp.report.selection import order_models
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
+from .job import Job
 from .records import ResultFolder, tail
-from .spec import Job
 from .worker import EXIT_CODES, attempts, failed_record, process_main, work_on
 
 BUSY_PAUSE_SECONDS = 2.0  # seconds between looks at a job that another runner works on

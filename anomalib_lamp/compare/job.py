@@ -1,8 +1,12 @@
-"""Runs one job: seed, train, test, measure."""
+"""One job: a model trained and tested on a data set with a seed, and measured."""
 
+import hashlib
+import json
 import math
 import time
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from .classes import instantiate
 from .environment import describe_origin
 from .measure import (
     TestPredictions,
@@ -24,9 +29,40 @@ from .measure import (
 )
 from .pictures import save_pictures
 from .records import Cost, ImageScore, Record
-from .spec import Job, instantiate
 
 BUDGET_ARGUMENTS = ("max_epochs", "max_steps", "max_time")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and test: a model on a data set with a seed.
+
+    Attributes:
+        data: Name of the data set, with its grid values.
+        model: Name of the model, with its grid values.
+        grid: The model's grid values alone.
+        seed: Seed of everything.
+        weights: What the model starts from: ``imagenet``, ``local`` or ``random``.
+        config: Everything that decides the result: classes, all init arguments, trainer arguments, measurements.
+        line: Line of the spec where the data set stands.
+    """
+
+    data: str
+    model: str
+    grid: dict[str, Any]
+    seed: int
+    weights: str
+    config: dict[str, Any] = field(repr=False)
+    line: int = 1
+
+    @cached_property
+    def id(self) -> str:
+        """Return the identity of the job: the same resolved configuration is the same job."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        """Return what people call the job."""
+        return f"{self.model} on {self.data}, seed {self.seed}"
 
 
 def run_job(job: Job, work: Path) -> Record:
@@ -44,7 +80,7 @@ def run_job(job: Job, work: Path) -> Record:
     """
     started = datetime.now(timezone.utc)
     begun = time.perf_counter()
-    datamodule, model = _prepare(job)
+    datamodule, model = prepare(job)
     predictions, validations = TestPredictions(), Validations()
     trainer_arguments = {"logger": False, "enable_progress_bar": False, "devices": 1, **job.config["trainer"]}
     engine = Engine(callbacks=[predictions, validations], default_root_dir=work, **trainer_arguments)
@@ -107,7 +143,7 @@ class Validations(Callback):
         self.last_step = trainer.global_step
 
 
-def _prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
+def prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
     """Return the datamodule and the model, each made from the job's seed, whatever the other draws."""
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = instantiate(job.config["data"])

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .executors import Event
+from .job import Job
 from .records import Metrics, Record, ResultFolder
-from .spec import Job
 
 RECENT_JOBS_SHOWN = 8
 

@@ -1,4 +1,4 @@
-"""`anomalib-lamp compare`: what is left of a sweep is run, and every result is kept the moment it is there."""
+"""`anomalib-lamp compare`: run the jobs of a sweep that have no result yet, and save each result at once."""
 
 import sys
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ from typing import Literal
 from anomalib.data import AnomalibDataModule
 from filelock import FileLock
 
+from .classes import instantiate
 from .executors import Executor, LocalExecutor, RayExecutor
+from .job import Job
 from .progress import Progress
 from .records import ResultFolder, write_durably
-from .spec import Job, Problem, SpecError, instantiate, read_spec
+from .spec import Problem, SpecError, read_spec
 
 
 def compare(
@@ -33,15 +35,15 @@ def compare(
     share a folder. A job that was half-way starts anew: a continued training would not be the same as an unbroken one.
 
     Args:
-        spec: YAML file with ``data``, ``models``, ``seeds``; see :func:`~anomalib_lamp.compare.spec.read_spec`.
-        out: Folder for the results; ``results/compare/NAME-OF-SPEC`` if not given.
-        executor: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
-        processes: For ``local``: how many jobs run at a time.
-        address: For ``ray``: address of the cluster, ``auto`` for this machine's; one is started here if not given.
-        cpus: For ``ray``: CPU cores of a job.
-        gpus: For ``ray``: GPUs of a job.
+        spec: YAML file with data, models and seeds.
+        out: Folder for the results; results/compare/NAME-OF-SPEC if not given.
+        executor: "local" for processes of this machine, "ray" for a Ray cluster.
+        processes: For local: how many jobs run at a time.
+        address: For ray: address of the cluster, "auto" for this machine's; one is started here if not given.
+        cpus: For ray: CPU cores of a job.
+        gpus: For ray: GPUs of a job.
         retries: How often a job is started again whose process died.
-        keep_checkpoints: Keep the trained models, in ``work/JOB`` below the folder.
+        keep_checkpoints: Keep the trained models, in work/JOB below the folder.
         quiet: Print failures and the closing line only, for logs and CI.
         dry_run: Print the jobs that would run, and run nothing.
 

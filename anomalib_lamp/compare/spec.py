@@ -1,14 +1,11 @@
 """The spec of a sweep: data sets x models x grids x seeds in YAML, checked as a whole before anything runs."""
 
 import difflib
-import hashlib
 import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,13 @@ from anomalib import data as anomalib_data
 from anomalib import models as anomalib_models
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from anomalib_lamp.data import SyntheticParts
+from .classes import import_class, is_proper_subclass, parser_of
+from .job import Job
+from .yaml_lines import read_yaml
 
 SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
 WEIGHT_SOURCES = ("imagenet", "local", "random")
@@ -36,6 +35,41 @@ RESERVED_TRAINER_ARGUMENTS = (
 )
 COMPONENTS_OFF_BY_DEFAULT = ("evaluator", "visualizer")  # metrics and pictures: anomalib's would come on top
 DEFAULT_VALIDATION_SPLIT = {"val_split_mode": "synthetic", "val_split_ratio": 0.1}
+GRAMMAR = """\
+Train and test every model of a spec on every data set with every seed, one
+job each, and save each result at once. The same command continues a sweep
+that was stopped or killed, and tries failed jobs again. A spec is YAML:
+
+  data:
+    parts: {class_path: SyntheticParts, grid: {category: [washer, fabric]}}
+  models:
+    lamp_ae:
+      class_path: LampAE
+      init_args: {max_steps: 300}
+      grid: {amplify: [true, false]}
+    padim: {class_path: Padim, init_args: {pre_trained: false}}
+    stfpm:
+      class_path: Stfpm
+      trainer: {max_epochs: 20}
+      weights: imagenet
+  seeds: [0, 1, 2]
+  trainer: {accelerator: auto}
+  measure: {latency_batch_sizes: [1, 32], latency_image_size: 256}
+
+data, models  Names to entries. class_path: a class of anomalib or a plugin,
+              by name or dotted path. init_args: its arguments. grid: lists
+              of values of arguments; all combinations become jobs.
+seeds         Default [0]. Goes to data set and model where they take one.
+trainer       Arguments of Lightning's Trainer, for all models or, inside a
+              model, for that one. A job runs on one device.
+weights       Inside a model: imagenet, local or random; read off its
+              pre_trained and weights_path unless stated.
+measure       latency_batch_sizes, latency_image_size, export (true, false).
+
+Thresholds come from a tenth of the training images, half of them with drawn
+anomalies, unless a data set says otherwise; never from the test set. All
+problems of a spec are reported at once, with their lines, and nothing runs.
+"""
 
 
 class Measure(BaseModel, strict=True):
@@ -64,38 +98,6 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training and test: a model on a data set with a seed.
-
-    Attributes:
-        data: Name of the data set, with its grid values.
-        model: Name of the model, with its grid values.
-        grid: The model's grid values alone.
-        seed: Seed of everything.
-        weights: What the model starts from: ``imagenet``, ``local`` or ``random``.
-        config: Everything that decides the result: classes, all init arguments, trainer arguments, measurements.
-        line: Line of the spec where the data set stands.
-    """
-
-    data: str
-    model: str
-    grid: dict[str, Any]
-    seed: int
-    weights: str
-    config: dict[str, Any] = field(repr=False)
-    line: int = 1
-
-    @cached_property
-    def id(self) -> str:
-        """Return the identity of the job: the same resolved configuration is the same job."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
-
-    def __str__(self) -> str:
-        """Return what people call the job."""
-        return f"{self.model} on {self.data}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
 class _Variant:
     """A data set or model with one choice of its grid."""
 
@@ -111,28 +113,8 @@ class _Variant:
 def read_spec(path: Path | str) -> list[Job]:
     """Return the jobs of a spec, ordered by seed, then data set, then model.
 
-    A spec is a YAML file::
-
-        data:
-          parts: {class_path: SyntheticParts, grid: {category: [washer, fabric]}}
-        models:
-          lamp_ae: {class_path: LampAE, init_args: {max_steps: 300}, grid: {amplify: [true, false]}}
-          padim: {class_path: Padim, init_args: {pre_trained: false}}
-          rd: {class_path: ReverseDistillation, trainer: {max_epochs: 200}, weights: imagenet}
-        seeds: [0, 1, 2]
-        trainer: {accelerator: auto}
-        measure: {latency_batch_sizes: [1, 32], latency_image_size: 256, export: true}
-
-    ``class_path`` is a class of anomalib or of a plugin, by name or dotted path. ``grid`` lists values of init
-    arguments; all combinations become jobs. ``trainer`` holds arguments of Lightning's Trainer for all models or,
-    inside a model, for that one; a job runs on one device (a single training scales by ``anomalib train
-    --trainer.devices``). ``weights`` (``imagenet``, ``local``, ``random``) is read off ``pre_trained`` and
-    ``weights_path`` unless it is stated.
-
-    Every job's seed becomes the ``seed`` argument of its datamodule and model where they take one. Unless a data set
-    says otherwise, thresholds come from a tenth of the training images, half of them with drawn anomalies
-    (``val_split_mode: synthetic``), never from the test set. Models have no ``evaluator`` and no ``visualizer`` unless
-    these are given: a job has metrics and a few pictures of its own.
+    The grammar is that of :data:`GRAMMAR`. Every job's seed becomes the ``seed`` argument of its datamodule and model
+    where they take one.
 
     Args:
         path: The YAML file.
@@ -174,10 +156,8 @@ class _Reader:
         return list({job.id: job for job in jobs}.values())
 
     def _load(self) -> dict[str, Any]:
-        text = self.path.read_text(encoding="utf-8")
         try:
-            spec = yaml.safe_load(text)
-            self.lines = dict(_lines(yaml.compose(text)))
+            spec, self.lines = read_yaml(self.path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -229,7 +209,7 @@ class _Reader:
             if key in arguments:
                 self._problem((*place, key), f"{key!r} is set by compare itself; a job runs on one device")
         try:
-            _parser(Trainer).parse_object({"init_args": arguments})
+            parser_of(Trainer).parse_object({"init_args": arguments})
         except ArgumentError as error:
             key, text = _told(error)
             self._problem((*place, key), text)
@@ -283,10 +263,10 @@ class _Reader:
         if not isinstance(class_path, str):
             self._problem(place, f"expected the class_path of a {base.__name__}, got {class_path!r}")
             return None
-        cls = getattr(package, class_path, None) if "." not in class_path else _import(class_path)
+        cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
         if isinstance(cls, type) and issubclass(cls, base):
             return cls
-        names = [name for name in package.__all__ if _is_class(getattr(package, name, None), base)]
+        names = [name for name in package.__all__ if is_proper_subclass(getattr(package, name, None), base)]
         self._problem(place, f"no {base.__name__} is called {class_path!r}{_nearest(class_path, names)}")
         return None
 
@@ -313,7 +293,7 @@ class _Reader:
 
     def _resolve(self, cls: type, init_args: dict[str, Any], choice: dict[str, Any], place: tuple) -> dict[str, Any]:
         """Return all init arguments of a class, its defaults included, as plain values, or note what is wrong."""
-        parser = _parser(cls)
+        parser = parser_of(cls)
         try:
             resolved = parser.parse_object({"init_args": init_args})
         except ArgumentError as error:
@@ -321,7 +301,7 @@ class _Reader:
             self._problem((*place, "grid" if key in choice else "init_args", key), text)
             return {}
         root = init_args.get("root")
-        if root is not None and cls is not SyntheticParts and not Path(root).expanduser().exists():
+        if root is not None and not getattr(cls, "makes_its_root", False) and not Path(root).expanduser().exists():
             self._problem((*place, "init_args", "root"), _missing_folder(cls, root))
         return yaml.safe_load(parser.dump(resolved, skip_none=False)).get("init_args", {})
 
@@ -343,41 +323,6 @@ def _seeded(variant: _Variant, seed: int) -> dict[str, Any]:
     if not variant.takes_seed:
         return variant.config
     return variant.config | {"init_args": variant.config["init_args"] | {"seed": seed}}
-
-
-def instantiate(config: Mapping[str, Any]) -> Any:
-    """Return an instance of a resolved ``{"class_path": ..., "init_args": ...}``.
-
-    Raises:
-        ImportError: If there is no such class on this machine.
-    """
-    cls = _import(config["class_path"])
-    if cls is None:
-        msg = f"There is no {config['class_path']} here; install its package on every machine that works on jobs."
-        raise ImportError(msg)
-    parser = _parser(cls)
-    return parser.instantiate_classes(parser.parse_object({"init_args": config["init_args"]})).init_args
-
-
-@cache
-def _parser(cls: type) -> ArgumentParser:
-    """Return a parser of the init arguments of a class."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "init_args", fail_untyped=False)
-    return parser
-
-
-def _import(class_path: str) -> Any:
-    """Return what stands at a dotted path, or ``None``."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        return getattr(import_module(module), name, None)
-    except ImportError:
-        return None
-
-
-def _is_class(value: Any, base: type) -> bool:
-    return isinstance(value, type) and issubclass(value, base) and value is not base
 
 
 def _weights(init_args: Mapping[str, Any]) -> str:
@@ -412,12 +357,3 @@ def _told(error: ArgumentError) -> tuple[str, str]:
 def _plain(value: Any) -> str:
     """Return a grid value as it is written in YAML."""
     return json.dumps(value) if not isinstance(value, str) else value
-
-
-def _lines(node: yaml.Node | None, place: tuple = ()) -> Iterator[tuple[tuple, int]]:
-    """Yield the path of every key in a YAML document with its line, counted from 1."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*place, yaml.safe_load(yaml.serialize(key)))
-            yield here, key.start_mark.line + 1
-            yield from _lines(value, here)

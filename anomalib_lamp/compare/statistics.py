@@ -289,7 +289,8 @@ def rank(records: Sequence[Record], metric: str = "image_AUROC", alpha: float = 
     if not models:
         widest = len(set.intersection(*map(set, means.values()))) if means else 0
         why_not = (
-            f"A ranking needs at least {MIN_RANKED_MODELS} models with results on the same {MIN_RANKED_DATA_SETS} or more data sets; "
+            f"A ranking needs at least {MIN_RANKED_MODELS} models with results on the same "
+            f"{MIN_RANKED_DATA_SETS} or more data sets; "
             f"there are {len(means)} model(s), with {widest} data set(s) in common."
         )
         return Ranking(metric, {}, why_not=why_not)

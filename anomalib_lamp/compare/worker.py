@@ -15,9 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from .environment import describe_origin
-from .job import identity, run_job
+from .job import Job, identity, run_job
 from .records import Record, ResultFolder, tail
-from .spec import Job
 
 Outcome = Literal["finished", "failed", "busy"]
 EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 74, "busy": 75}  # 1 is Python's own, for a crash

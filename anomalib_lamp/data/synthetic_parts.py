@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.image.mvtecad import MVTecADDataset
@@ -73,6 +73,8 @@ class SyntheticParts(AnomalibDataModule):
         >>> next(iter(data.train_dataloader())).image.shape
         torch.Size([2, 3, 32, 32])
     """
+
+    makes_its_root: ClassVar[bool] = True  # its folder need not be there before
 
     def __init__(
         self,

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from anomalib_lamp.compare.records import ResultFolder, read_records
-from anomalib_lamp.report import html, markdown
-from anomalib_lamp.report.markdown import compact_table, render_between, render_table
+from anomalib_lamp.report.html import render_html
+from anomalib_lamp.report.markdown import render_between, render_markdown, render_table
 from anomalib_lamp.report.page import make_page
+from anomalib_lamp.report.tables import compact_table
 
 __all__ = ["compact_table", "render_between", "render_table", "report"]
 
@@ -31,10 +32,10 @@ def report(results: Path, out: Path | None = None, baseline: str | None = None) 
     results = Path(results)
     records = read_records(results)
     folder = ResultFolder(results) if results.is_dir() else None
-    page = make_page(records, baseline)
+    page = make_page(records, baseline, folder)
     out = Path(out) if out is not None else results if folder else results.parent
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(markdown.render_markdown(page), encoding="utf-8")
+    (out / "report.md").write_text(render_markdown(page), encoding="utf-8")
     path = out / "report.html"
-    path.write_text(html.render_html(page, records, folder), encoding="utf-8")
+    path.write_text(render_html(page), encoding="utf-8")
     return path

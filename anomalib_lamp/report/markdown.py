@@ -1,21 +1,15 @@
 """A report, or a single table, as Markdown."""
 
 import re
-from collections.abc import Sequence
 
-import numpy as np
-
-from anomalib_lamp.compare.records import Record
-from anomalib_lamp.compare.statistics import spread, summarize
-from anomalib_lamp.report.page import Page
-from anomalib_lamp.report.tables import METRIC_DIGITS, Cell, Column, Table, mean_std, number, order_models, text
+from anomalib_lamp.report.elements import Cell, Page, Table
 
 
 def render_markdown(page: Page) -> str:
-    """Return a report as Markdown; it has all tables, but neither drawings nor pictures."""
-    parts = [f"# {escape(page.title)}", ", ".join(f"{label}: {escape(value)}" for label, value in page.facts)]
+    """Return a report as Markdown; it has all tables, but neither figures nor pictures."""
+    parts = [f"# {escape(page.title)}", ", ".join(f"{label}: {escape(value.text)}" for label, value in page.facts)]
     for section in page.sections:
-        if section.name == "roc":
+        if section.visual:
             continue
         parts.append(f"## {section.title}")
         parts += ["\n".join(f"- {escape(note)}" for note in section.notes)] if section.notes else []
@@ -30,6 +24,7 @@ def render_table(table: Table) -> str:
     r"""Return a table as Markdown, without its caption; the best values are bold.
 
     Example:
+        >>> from anomalib_lamp.report.elements import Column, number, text
         >>> columns = (Column("model", numeric=False), Column("AUROC"))
         >>> print(render_table(Table("Quality", columns, [[text("A|B"), number(0.5)]])))
         | model | AUROC |
@@ -58,41 +53,6 @@ def escape(value: str) -> str:
     """
     value = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|\[\]~]|(?<!\w)_|_(?!\w))", r"\\\1", value)
-
-
-def compact_table(records: Sequence[Record], metric: str = "image_AUROC", models: Sequence[str] | None = None) -> Table:
-    """Return data sets x models of one metric, mean ± std over seeds, for a README.
-
-    The last row is the mean over the data sets that all these models have a result on.
-
-    Args:
-        records: Records of a sweep.
-        metric: Name of the metric.
-        models: The columns in their order; ``None`` takes all, the most complete and best first.
-
-    Raises:
-        ValueError: If a model has no record.
-    """
-    summaries = summarize(records)
-    known = order_models(summaries)
-    models = known if models is None else list(models)
-    if unknown := [model for model in models if model not in known]:
-        msg = f"Expected models with records, {known}, got {unknown}."
-        raise ValueError(msg)
-    cells = {(summary.data, summary.model): summary.metrics[metric] for summary in summaries}
-    rows, shared = [], []
-    for data in sorted({summary.data for summary in summaries}):
-        of_data = [cells.get((data, model), spread([])) for model in models]
-        means = [value.mean for value in of_data if value.mean is not None]
-        best = round(max(means), METRIC_DIGITS) if means else None
-        rows.append([text(data), *(mean_std(value, best=best) for value in of_data)])
-        if len(means) == len(models):
-            shared.append(means)
-    if len(shared) > 1:
-        averages = np.mean(shared, axis=0).round(METRIC_DIGITS).tolist()
-        marks = ["best" if value == max(averages) else "" for value in averages]
-        rows.append([text(f"mean of {len(shared)}"), *map(number, averages, [".3f"] * len(models), marks)])
-    return Table(metric, (Column("data", numeric=False), *map(Column, models)), rows)
 
 
 def render_between(document: str, name: str, table: str) -> str:

@@ -1,12 +1,15 @@
-"""What a report says, in its order; markdown.py and html.py only write it down."""
+"""The content of a report: its sections in their order, with their notes, tables, figures and pictures."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from anomalib_lamp.compare.records import Record, finished
+from anomalib_lamp.compare.records import Record, ResultFolder, finished
 from anomalib_lamp.compare.statistics import MAX_EXACT_PAIRS, Ranking, Summary, paired_differences, rank, summarize
 from anomalib_lamp.report import tables
-from anomalib_lamp.report.tables import LABELS, Table
+from anomalib_lamp.report.elements import Page, Section, Table, number, text
+from anomalib_lamp.report.figures import cost_figures, rank_figures, roc_figures
+from anomalib_lamp.report.gallery import gallery
+from anomalib_lamp.report.selection import MAIN_METRIC, choose_baseline, median_records, order_models
+from anomalib_lamp.report.tables import LABELS
 
 METHOD = (
     "One job is one model trained on one data set with one seed; ± is the standard deviation over seeds (n - 1).",
@@ -15,69 +18,33 @@ METHOD = (
     "Latency is measured apart from metrics and image writing, pre- and post-processing included, after warm-up.",
     "Failed jobs and missing values are counted and named; nothing is left out silently. A dash means not measured.",
 )
-MAIN_METRIC = "image_AUROC"
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: what is to know first, then tables; the folded ones are closed on the page at first."""
-
-    name: str
-    title: str
-    notes: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    folded: tuple[Table, ...] = ()
-
-
-@dataclass(frozen=True)
-class Page:
-    """The whole report, and what the drawings are made from.
-
-    Attributes:
-        title: Title.
-        facts: What stands under it: label and value.
-        sections: The parts in their order.
-        models: All models, the most complete and best first; a place in it is the number of a model in the drawings.
-        summaries: Result per data set and model.
-        ranking: Ranking over data sets, or why there is none.
-    """
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    sections: tuple[Section, ...]
-    models: tuple[str, ...]
-    summaries: tuple[Summary, ...]
-    ranking: Ranking
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        """Return the number of each model in the drawings."""
-        return {model: number for number, model in enumerate(self.models, start=1)}
-
-
-def make_page(records: Sequence[Record], baseline: str | None = None) -> Page:
+def make_page(records: Sequence[Record], baseline: str | None = None, folder: ResultFolder | None = None) -> Page:
     """Return the report of records.
 
     Args:
         records: At least one record.
         baseline: Model to compare the others with; ``None`` chooses one, and says how.
+        folder: Where the pictures of jobs lie; ``None`` shows none.
 
     Raises:
         ValueError: If there is no model ``baseline``, or two finished records are of the same job.
     """
     summaries = summarize(records)
-    models = tables.order_models(summaries)
+    numbers = {model: place for place, model in enumerate(order_models(summaries), start=1)}
     data = {record.data for record in records}
     done = len(finished(records))
-    ranking = rank(records, MAIN_METRIC)
+    failed = len(records) - done
+    medians = median_records(records)
     start, end = tables.span(records)
     facts = (
-        ("models", str(len(models))),
-        ("data sets", str(len(data))),
-        ("seeds", str(len({record.seed for record in records}))),
-        ("jobs finished", str(done)),
-        ("jobs failed", str(len(records) - done)),
-        ("measured", f"{start:%Y-%m-%d}" + ("" if start.date() == end.date() else f" to {end:%Y-%m-%d}")),
+        ("models", number(len(numbers), "d")),
+        ("data sets", number(len(data), "d")),
+        ("seeds", number(len({record.seed for record in records}), "d")),
+        ("jobs finished", number(done, "d")),
+        ("jobs failed", number(failed, "d", "bad" if failed else "")),
+        ("measured", text(f"{start:%Y-%m-%d}" + ("" if start.date() == end.date() else f" to {end:%Y-%m-%d}"))),
     )
     sections = (
         Section("method", "How it was measured", METHOD, (tables.origins(records),)),
@@ -85,17 +52,18 @@ def make_page(records: Sequence[Record], baseline: str | None = None) -> Page:
         _quality(summaries),
         _failures(records),
         _differences(records, summaries, baseline),
-        _ranking(ranking),
-        _costs(records),
-        Section("roc", "ROC curves", _when(done > 0, "One line per model: the seed with the median image AUROC.")),
+        _ranking(rank(records, MAIN_METRIC), numbers),
+        _costs(records, numbers),
+        _curves(medians, numbers),
         _defects(records),
+        gallery(medians, numbers, folder),
     )
-    title = f"{_count(len(models), 'model')} on {_count(len(data), 'data set')}"
-    return Page(title, facts, sections, tuple(models), tuple(summaries), ranking)
+    title = f"{_count(len(numbers), 'model')} on {_count(len(data), 'data set')}"
+    return Page(title, facts, sections, numbers)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _when(is_so: bool, note: str, otherwise: str = "No job has finished.") -> tuple[str, ...]:
@@ -121,10 +89,10 @@ def _quality(summaries: Sequence[Summary]) -> Section:
         LABELS[metric]: sum(summary.metrics[metric].missing for summary in summaries)
         for metric in tables.measured(summaries)
     }
-    told = [f"{label} in {count}" for label, count in missing.items() if count]
-    if told:
+    gaps = [f"{label} in {count}" for label, count in missing.items() if count]
+    if gaps:
         notes.append(
-            f"Not measured by finished jobs: {', '.join(told)}. A number in brackets is the number of seeds with a "
+            f"Not measured by finished jobs: {', '.join(gaps)}. A number in brackets is the number of seeds with a "
             "value where it is not that of the finished ones."
         )
     return Section("quality", "Quality", tuple(notes), (tables.quality(summaries),))
@@ -142,13 +110,13 @@ def _failures(records: Sequence[Record]) -> Section:
 def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseline: str | None) -> Section:
     """Return every model against the baseline."""
     name, title = "differences", "Against the baseline"
-    chosen, reason = tables.choose_baseline(summaries, baseline)
+    baseline, reason = choose_baseline(summaries, baseline)
     metrics = tables.measured(summaries)
     if not metrics:
         return Section(name, title, ("No job has finished.",))
     if len({summary.model for summary in summaries}) == 1:
         return Section(name, title, ("There is one model: nothing to compare it with.",))
-    of_metric = {metric: paired_differences(records, chosen, metric) for metric in metrics}
+    of_metric = {metric: paired_differences(records, baseline, metric) for metric in metrics}
     everything = [item for items in of_metric.values() for item in items]
     overall = [item for item in everything if item.data is None]
     better = sum(item.wins for item in overall if item.metric == metrics[0])
@@ -156,7 +124,7 @@ def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseli
     equal = sum(item.ties for item in overall if item.metric == metrics[0])
     label = LABELS[metrics[0]]
     notes = (
-        f"Baseline: {chosen}. {reason}",
+        f"Baseline: {baseline}. {reason}",
         f"By {label}, the other models together lose {worse} pairs against it, win {better} and tie {equal}.",
         "Differences are means of model minus baseline, paired by data set and seed: above 0 the model is better.",
         f"Green and red mark percentile bootstrap intervals of {tables.MIN_PAIRS} or more pairs that exclude 0.",
@@ -174,7 +142,7 @@ def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseli
     return Section(name, title, notes, (tables.differences(overall, by_data=False),), by_data)
 
 
-def _ranking(ranking: Ranking) -> Section:
+def _ranking(ranking: Ranking, numbers: Mapping[str, int]) -> Section:
     """Return the ranking over data sets, or why there is none."""
     name, title = "ranking", "Ranking"
     if ranking.why_not is not None:
@@ -187,13 +155,13 @@ def _ranking(ranking: Ranking) -> Section:
             f"ranks (Nemenyi, 5 %): {ranking.critical_difference:.2f}."
         ),
     ]
-    for what, left_out in (("models", ranking.left_out_models), ("data sets", ranking.left_out_data)):
+    for noun, left_out in (("models", ranking.left_out_models), ("data sets", ranking.left_out_data)):
         if left_out:
-            notes.append(f"Left out, because results are missing: {what} {', '.join(left_out)}.")
-    return Section(name, title, tuple(notes), (tables.ranking(ranking),))
+            notes.append(f"Left out, because results are missing: {noun} {', '.join(left_out)}.")
+    return Section(name, title, tuple(notes), (tables.ranking(ranking),), figures=rank_figures(ranking, numbers))
 
 
-def _costs(records: Sequence[Record]) -> Section:
+def _costs(records: Sequence[Record], numbers: Mapping[str, int]) -> Section:
     """Return what the models cost."""
     table = tables.costs(records)
     note = (
@@ -201,7 +169,14 @@ def _costs(records: Sequence[Record]) -> Section:
         "interquartile range of one job's passes. Memory is the peak of the whole job, training included. Weights say "
         "what a model started from."
     )
-    return Section("cost", "Cost", _when(bool(table.rows), note), (table,) if table.rows else ())
+    shown = (table,) if table.rows else ()
+    return Section("cost", "Cost", _when(bool(shown), note), shown, figures=cost_figures(records, numbers))
+
+
+def _curves(medians: Sequence[Record], numbers: Mapping[str, int]) -> Section:
+    """Return the ROC curves of one record per data set and model."""
+    notes = _when(bool(medians), "One line per model: the seed with the median image AUROC.")
+    return Section("roc", "ROC curves", notes, figures=roc_figures(medians, numbers), visual=True)
 
 
 def _defects(records: Sequence[Record]) -> Section:

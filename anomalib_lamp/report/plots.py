@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def roc(curves: Sequence[tuple[int, Sequence[bool], Sequence[float]]]) -> str:
         return _svg(figure)
 
 
-def ranks(ranking: Ranking, numbers: dict[str, int]) -> str:
+def ranks(ranking: Ranking, numbers: Mapping[str, int]) -> str:
     """Return mean ranks as SVG, each with a bar of one critical difference: bars that overlap are not told apart.
 
     Args:

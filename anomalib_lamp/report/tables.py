@@ -1,9 +1,7 @@
-"""The tables of a report, made once from the records; markdown and html only write them down."""
+"""The tables of a report, computed from the records."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -16,9 +14,11 @@ from anomalib_lamp.compare.statistics import (
     Ranking,
     Spread,
     Summary,
-    metric_of,
     spread,
+    summarize,
 )
+from anomalib_lamp.report.elements import DASH, Cell, Column, Table, number, size, text
+from anomalib_lamp.report.selection import model_means, order_models
 
 LABELS = {
     "image_AUROC": "image AUROC",
@@ -27,53 +27,8 @@ LABELS = {
     "image_F1": "image F1",
     "pixel_F1": "pixel F1",
 }
-DASH = "–"
 METRIC_DIGITS = 3  # digits of a metric
 MIN_PAIRS = 6  # with fewer, the Wilcoxon test cannot reach p = 0.05
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in a table: its text, the number to sort by (``None`` sorts by text) and a mark for its style."""
-
-    text: str
-    value: float | None = None
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """Head of a column; numbers are set to the right and sorted as numbers."""
-
-    label: str
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under columns, with a name that says what it shows."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: list[list[Cell]]
-
-
-def text(value: str) -> Cell:
-    """Return a cell with a text."""
-    return Cell(value)
-
-
-def number(value: float | None, form: str = ".3f", mark: str = "") -> Cell:
-    """Return a cell with a number; a dash without one."""
-    return Cell(DASH) if value is None else Cell(format(value, form), value, mark)
-
-
-def size(value: float | None) -> Cell:
-    """Return a cell with a time or a size, to three digits."""
-    if value is None:
-        return Cell(DASH)
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return Cell(f"{value:,.{digits}f}", value)
 
 
 def mean_std(value: Spread, expected: int | None = None, best: float | None = None) -> Cell:
@@ -82,7 +37,7 @@ def mean_std(value: Spread, expected: int | None = None, best: float | None = No
     Args:
         value: What to show.
         expected: Number of seeds; another one is shown in brackets.
-        best: The best rounded mean; all that look like it are marked.
+        best: The best rounded mean; every mean that rounds to it is marked.
     """
     if value.mean is None:
         return Cell(DASH)
@@ -96,25 +51,6 @@ def measured(summaries: Iterable[Summary]) -> tuple[str, ...]:
     """Return the metrics that have a value anywhere."""
     summaries = list(summaries)
     return tuple(metric for metric in METRICS if any(summary.metrics[metric].seeds for summary in summaries))
-
-
-def model_means(summaries: Sequence[Summary], metric: str) -> dict[str, list[float]]:
-    """Return for every model its mean over seeds on each data set that it has a value on."""
-    means: dict[str, list[float]] = {summary.model: [] for summary in summaries}
-    for summary in summaries:
-        value = summary.metrics[metric].mean
-        if value is not None:
-            means[summary.model].append(value)
-    return means
-
-
-def order_models(summaries: Sequence[Summary]) -> list[str]:
-    """Return the models, those with an image AUROC on the most data sets first, and of these the highest mean first.
-
-    A model that was only tried on an easy data set does not come before those that were tried on all.
-    """
-    means = model_means(summaries, "image_AUROC")
-    return sorted(means, key=lambda model: (-len(means[model]), -sum(means[model]), model))
 
 
 def overview(summaries: Sequence[Summary]) -> Table:
@@ -165,6 +101,41 @@ def _seeds(summary: Summary) -> Cell:
     return Cell(f"{summary.finished} ({summary.failed} failed)", summary.finished, "bad")
 
 
+def compact_table(records: Sequence[Record], metric: str = "image_AUROC", models: Sequence[str] | None = None) -> Table:
+    """Return data sets x models of one metric, mean ± std over seeds, for a README.
+
+    The last row is the mean over the data sets that all these models have a result on.
+
+    Args:
+        records: Records of a sweep.
+        metric: Name of the metric.
+        models: The columns in their order; ``None`` takes all, the most complete and best first.
+
+    Raises:
+        ValueError: If a model has no record.
+    """
+    summaries = summarize(records)
+    known = order_models(summaries)
+    models = known if models is None else list(models)
+    if unknown := [model for model in models if model not in known]:
+        msg = f"Expected models with records, {known}, got {unknown}."
+        raise ValueError(msg)
+    cells = {(summary.data, summary.model): summary.metrics[metric] for summary in summaries}
+    rows, shared = [], []
+    for data in sorted({summary.data for summary in summaries}):
+        of_data = [cells.get((data, model), spread([])) for model in models]
+        means = [value.mean for value in of_data if value.mean is not None]
+        best = round(max(means), METRIC_DIGITS) if means else None
+        rows.append([text(data), *(mean_std(value, best=best) for value in of_data)])
+        if len(means) == len(models):
+            shared.append(means)
+    if len(shared) > 1:
+        averages = np.mean(shared, axis=0).round(METRIC_DIGITS).tolist()
+        marks = ["best" if value == max(averages) else "" for value in averages]
+        rows.append([text(f"mean of {len(shared)}"), *map(number, averages, [".3f"] * len(models), marks)])
+    return Table(metric, (Column("data", numeric=False), *map(Column, models)), rows)
+
+
 def failures(records: Iterable[Record]) -> Table:
     """Return one row per failed job with its error."""
     rows = [
@@ -188,31 +159,6 @@ def failures(records: Iterable[Record]) -> Table:
         Column("error", numeric=False),
     )
     return Table("Failed jobs", columns, rows)
-
-
-def choose_baseline(summaries: Sequence[Summary], baseline: str | None) -> tuple[str, str]:
-    """Return the model to compare with, and a sentence that says how it was chosen.
-
-    Without a name it is the model with the most finished jobs, and of several the first of :func:`order_models`.
-
-    Raises:
-        ValueError: If there is no model of that name.
-    """
-    models = order_models(summaries)
-    if baseline is not None:
-        if baseline not in models:
-            near = difflib.get_close_matches(baseline, models, n=3, cutoff=0.3)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            msg = f"Expected baseline to be one of the models {sorted(models)}, got {baseline!r}.{hint}"
-            raise ValueError(msg)
-        return baseline, "The baseline was chosen by whoever made this report."
-    jobs = {model: sum(summary.finished for summary in summaries if summary.model == model) for model in models}
-    chosen = max(models, key=lambda model: jobs[model])  # max takes the first, which is the best
-    reason = (
-        "No baseline was named: this is the model with the most finished jobs and, among those, the highest mean image "
-        "AUROC. Being chosen by its results flatters it."
-    )
-    return chosen, reason
 
 
 def differences(paired: Iterable[PairedDifference], by_data: bool) -> Table:
@@ -263,12 +209,12 @@ def ranking(result: Ranking) -> Table:
     best = min(result.ranks.values(), default=0.0)
     critical = result.critical_difference if result.critical_difference is not None else math.inf
 
-    def told(value: float) -> str:
+    def comparison(value: float) -> str:
         if value == best:
             return "best"
         return "worse than the best" if value - best >= critical else "not told apart from the best"
 
-    rows = [[text(model), number(value, ".2f"), text(told(value))] for model, value in result.ranks.items()]
+    rows = [[text(model), number(value, ".2f"), text(comparison(value))] for model, value in result.ranks.items()]
     return Table(
         "Mean ranks",
         (Column("model", numeric=False), Column("mean rank"), Column("against the best", numeric=False)),
@@ -397,18 +343,3 @@ def span(records: Sequence[Record]) -> tuple[datetime, datetime]:
     """Return when the first of some jobs started and the last ended."""
     start = min((record.origin.started for record in records), key=datetime.timestamp)
     return start, max((record.origin.ended for record in records), key=datetime.timestamp)
-
-
-def median_records(records: Sequence[Record]) -> list[Record]:
-    """Return one record per data set and model, the median seed by image AUROC, so that nobody picks the nicest.
-
-    Of an even number it is the worse of the two in the middle. Ordered by data set and model.
-    """
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in finished(records):
-        groups.setdefault((record.data, record.model), []).append(record)
-    chosen = []
-    for _, group in sorted(groups.items()):
-        ordered = sorted(group, key=lambda record: (metric_of(record, "image_AUROC") or 0.0, record.seed))
-        chosen.append(ordered[(len(ordered) - 1) // 2])
-    return chosen

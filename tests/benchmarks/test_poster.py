@@ -3,8 +3,7 @@
 import pandas as pd
 import poster_table
 import pytest
-from generated import make_record
-from helpers import REPOSITORY
+from helpers import REPOSITORY, make_record
 
 POSTER = REPOSITORY / "benchmarks" / "poster"
 AVERAGES = {

@@ -7,26 +7,27 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from anomalib.engine import Engine
-from helpers import SMALL_PARTS
+from helpers import REPOSITORY, SMALL_PARTS
 from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from anomalib_lamp.compare.classes import instantiate
 from anomalib_lamp.compare.executors import Event, LocalExecutor, RayExecutor
-from anomalib_lamp.compare.job import _prepare
+from anomalib_lamp.compare.job import Job, prepare
 from anomalib_lamp.compare.progress import Progress
 from anomalib_lamp.compare.records import ResultFolder, read_records
 from anomalib_lamp.compare.runner import compare
-from anomalib_lamp.compare.spec import Job, SpecError, instantiate, read_spec
+from anomalib_lamp.compare.spec import SpecError, read_spec
 from anomalib_lamp.compare.worker import work_on
 
+BACKBONE = {"backbone": "resnet18", "pre_trained": False}
 LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
 
 
@@ -135,7 +136,7 @@ def test_validation_anomalies_depend_on_the_seed_alone(sweep):
     for model in ("lamp_ae", "padim"):
         record = record_of(folder, model)
         job = Job(record.data, model, {}, record.seed, "random", record.config, 1)
-        datamodule, _model = _prepare(job)
+        datamodule, _model = prepare(job)
         before = list(datamodule.val_data.samples.image_path)
         torch.rand(1)
         datamodule.setup(TrainerFn.FITTING)
@@ -225,7 +226,7 @@ def test_wrong_specs_and_data_stop_before_the_first_job(parts_root, tmp_path, ca
 
 
 def test_a_model_without_budget_is_refused(parts_root, tmp_path):
-    spec = write_spec(tmp_path, parts_root, {"endless": {"class_path": "trial_models.NeverEnds"}})
+    spec = write_spec(tmp_path, parts_root, {"endless": {"class_path": "ReverseDistillation", "init_args": BACKBONE}})
     (job,) = read_spec(spec)
     assert work_on(job, tmp_path / "out") == "failed"
     assert "Expected a training budget for endless" in ResultFolder(tmp_path / "out").read(job.id).error
@@ -233,7 +234,7 @@ def test_a_model_without_budget_is_refused(parts_root, tmp_path):
 
 @pytest.mark.parametrize(("retries", "status", "attempt"), [(1, "finished", 2), (0, "failed", 1)])
 def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, retries, status, attempt):
-    model = {"class_path": "trial_models.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    model = {"class_path": "helpers.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
     jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": model}))
     events = list(LocalExecutor(processes=2, retries=retries).run(jobs, tmp_path / "out"))
     (record,) = read_records(tmp_path / "out")
@@ -244,7 +245,7 @@ def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, re
 
 
 def test_data_loaders_start_their_workers_as_outside(parts_root, tmp_path):
-    model = {"class_path": "trial_models.NotesStartMethod", "init_args": {"note": str(tmp_path / "note")}}
+    model = {"class_path": "helpers.NotesStartMethod", "init_args": {"note": str(tmp_path / "note")}}
     list(
         LocalExecutor(processes=2).run(read_spec(write_spec(tmp_path, parts_root, {"notes": model})), tmp_path / "out")
     )
@@ -254,8 +255,8 @@ def test_data_loaders_start_their_workers_as_outside(parts_root, tmp_path):
 @pytest.mark.slow
 def test_ray_runs_the_jobs_and_starts_one_again_whose_worker_is_killed(parts_root, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'anomalib-lamp[ray]'")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # of Ray's workers
-    dies = {"class_path": "trial_models.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))  # of Ray's workers
+    dies = {"class_path": "helpers.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
     broken = {"class_path": "LampAE", "init_args": {"architecture": "perceptron"}}
     jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": dies, "broken": broken}))
     events = list(RayExecutor(retries=1).run(jobs, tmp_path / "out"))

@@ -5,7 +5,8 @@ import yaml
 from anomalib.models import Padim
 
 from anomalib_lamp import LampAE, SyntheticParts
-from anomalib_lamp.compare.spec import SpecError, instantiate, read_spec
+from anomalib_lamp.compare.classes import instantiate
+from anomalib_lamp.compare.spec import SpecError, read_spec
 
 SPEC = """\
 data:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from generated import make_failed, make_metrics, make_record, make_sweep
+from helpers import make_failed, make_metrics, make_record, make_sweep
 from scipy import stats
 
 from anomalib_lamp.compare.statistics import (

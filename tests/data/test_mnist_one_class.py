@@ -4,36 +4,19 @@ import os
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 from anomalib.data import get_datamodule
 from anomalib.engine import Engine
-from helpers import SHARED_DATA
+from helpers import SHARED_DATA, write_mnist
 from torchvision.datasets import MNIST
 
 from anomalib_lamp import LampAE, MNISTOneClass
 
-DIGITS = np.arange(40) % 10
-
 
 @pytest.fixture
 def root(tmp_path):
-    """Return a folder with forty training and forty test images in MNIST's file format; image i shows digit i % 10."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for split in ("train", "t10k"):
-        images = generator.integers(0, 256, (len(DIGITS), 28, 28), dtype=np.uint8)
-        images[:, 0, 0] = DIGITS
-        write_idx(raw / f"{split}-images-idx3-ubyte", images)
-        write_idx(raw / f"{split}-labels-idx1-ubyte", DIGITS.astype(np.uint8))
-    return tmp_path
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.tobytes())
+    return write_mnist(tmp_path)
 
 
 def prepared(root, **arguments):

@@ -1,4 +1,4 @@
-"""What anomalib asks of its own models, of every one of ours: the eight checks of its integration suite."""
+"""The eight checks of anomalib's integration suite, for every model that we register."""
 
 from functools import partial
 
@@ -7,26 +7,47 @@ import pytest
 import torch
 from anomalib.data import PredictDataset
 from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
+from anomalib.models import AnomalibModule, get_model
 from helpers import make_parts
 from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_lamp import FineTunedGaussian, LampAE
+from anomalib_lamp import models
 
 SMALL = {"image_size": 64, "max_steps": 10, "seed": 0}
-lamp_ae = partial(LampAE, width=4, depth=3, **SMALL)
+SMALL_LAMP_AE = {**SMALL, "width": 4, "depth": 3}
+VARIANTS = {  # of every registered model: at least one; a model without fails below
+    "LampAE": {
+        "autoencoder": {**SMALL_LAMP_AE, "architecture": "autoencoder", "base_loss": "l2", "corruption_strength": 0.0},
+        "unet": {**SMALL_LAMP_AE, "base_loss": "ssim", "map_metric": "l1", "calibration": "location"},
+        "unet-without-skips": {
+            **SMALL_LAMP_AE,
+            "skip_connections": False,
+            "map_metric": "ssim",
+            "calibration": "none",
+            "pooling": "topk",
+        },
+    },
+    "FineTunedGaussian": {"resnet18": {**SMALL, "backbone": "resnet18", "pre_trained": False}},
+}
+REGISTERED = [model for model in AnomalibModule.__subclasses__() if model.__module__.startswith("anomalib_lamp.")]
 MODELS = {
-    "autoencoder": partial(lamp_ae, architecture="autoencoder", base_loss="l2", corruption_strength=0.0),
-    "unet": partial(lamp_ae, architecture="unet", base_loss="ssim", map_metric="l1", calibration="location"),
-    "unet-without-skips": partial(
-        lamp_ae, architecture="unet", skip_connections=False, map_metric="ssim", calibration="none", pooling="topk"
-    ),
-    "fine-tuned-gaussian": partial(FineTunedGaussian, backbone="resnet18", pre_trained=False, **SMALL),
+    f"{model.__name__}-{variant}": partial(model, **arguments)
+    for model in REGISTERED
+    for variant, arguments in VARIANTS[model.__name__].items()
 }
 
 
 def build(name):
     return MODELS[name]()
+
+
+def test_the_registry_has_all_our_models():
+    assert {model.__name__ for model in REGISTERED} == set(models.__all__) == set(VARIANTS)
+    assert all(
+        type(get_model(model.__name__, **next(iter(VARIANTS[model.__name__].values())))) in REGISTERED
+        for model in REGISTERED
+    )
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -137,7 +158,7 @@ class TestExportEqualsTraining:
         self.check(expected, result.pred_score, result.anomaly_map, result.pred_label)
 
 
-@pytest.mark.parametrize("name", ["unet", "fine-tuned-gaussian"])
+@pytest.mark.parametrize("name", ["LampAE-unet", "FineTunedGaussian-resnet18"])
 def test_trains_under_bfloat16(make_engine, parts, name):
     """--trainer.precision bf16-mixed trains; on the CPU with AMX it is the fast way."""
     model = build(name)

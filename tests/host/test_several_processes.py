@@ -17,7 +17,6 @@ def test_lamp_ae_learns_in_two_processes(parts_root, tmp_path):
     arguments = {
         "--model": "LampAE",
         **{f"--model.{key}": value for key, value in {"width": 4, "depth": 3, "image_size": 64, "seed": 0}.items()},
-        "--model.map_metric": "auto",
         "--model.false_positive_rate": 0.1,
         "--data": "SyntheticParts",
         "--data.root": parts_root,

@@ -65,6 +65,11 @@ class Tab:
         while self.run("document.readyState + ' ' + (location.href != 'about:blank')") != "complete true":
             pass
 
+    def close(self):
+        """End the browser."""
+        self._session = {}
+        self.send("Browser.close")
+
     def run(self, script):
         """Return the value of a JavaScript expression."""
         result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
@@ -113,8 +118,7 @@ def open_page(browser, address, profile):
             tab = Tab(write, read)
             tab.open(address)
             yield tab
-            tab._session = {}
-            tab.send("Browser.close")
+            tab.close()
     finally:
         try:
             process.wait(10)

@@ -1,0 +1,27 @@
+"""The content of the page: its sections in their order, and its notes."""
+
+from helpers import REPORT_SECTIONS, make_record
+
+from anomalib_lamp.report.page import make_page
+
+
+def test_sections_carry_their_figures_and_pictures(folder):
+    page = make_page(folder.records(), folder=folder)
+    assert tuple(section.title for section in page.sections) == REPORT_SECTIONS
+    assert [section.name for section in page.sections if section.figures] == ["ranking", "cost", "roc"]
+    assert [section.name for section in page.sections if section.pictures] == ["gallery"]
+    assert [section.name for section in page.sections if section.visual] == ["roc", "gallery"]
+
+
+def test_comparison_colours_only_what_enough_pairs_show():
+    qualities = {"Base": 0.7, "Better": 0.8, "Worse": 0.6}
+    for seeds, marks in ((5, ["", ""]), (6, ["win", "loss"])):
+        records = [
+            make_record(model=m, seed=s, quality=q + s / 1000) for m, q in qualities.items() for s in range(seeds)
+        ]
+        (section,) = [part for part in make_page(records, "Base").sections if part.name == "differences"]
+        rows = [row for row in section.tables[0].rows if row[1].text == "image AUROC"]
+        assert [row[2].mark for row in rows] == marks
+    labels = [column.label for column in section.tables[0].columns]
+    counts = [[row[labels.index(label)].text for label in ("wins", "ties", "losses")] for row in section.tables[0].rows]
+    assert counts[:2] == [["6", "0", "0"], ["0", "0", "6"]]
