@@ -59,7 +59,7 @@ def test_commands(workplace, capsys):
     assert (workplace / "results" / "weights" / "openvino" / "model.xml").is_file()
     capsys.readouterr()
     exec(PYTHON[0].replace("LampAE()", "LampAE(width=4)"), {})
-    assert re.search(r"\.png 0\.\d\d (good|defect)$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"\.png 0\.\d{3} (good|defect)$", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 def test_compare_and_report(workplace, monkeypatch):
