@@ -1,4 +1,4 @@
-"""What is done to a normal image before the network has to repair it."""
+"""Damages normal images in random regions; a network learns to restore them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,28 +7,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-CELLS = (3, 6, 12, 24)
+NOISE_GRID_CELLS = (3, 6, 12, 24)  # cells per side of the coarse noise that regions are made from
 
 
 class Corruption(nn.Module):
     """Damage images in random regions, and add noise.
 
-    A few times over, a region of random shape (a blob of any size, or hairlines) is drawn in every image and blended
-    with something foreign, at random opacity. Gaussian noise of random strength comes on top. A network that returns
-    the clean image has to know what is normal, and cannot copy its input.
+    Several times, a region of random shape (a blob or hairlines) is drawn in every image and blended with a filling at
+    random opacity. Gaussian noise of random standard deviation is added. A network that returns the undamaged image
+    cannot copy its input; it has to learn what is normal.
 
     The idea is that of Bauer & Müller 2025 (https://arxiv.org/abs/2511.07233); regions and fillings are our own. All is
-    drawn in batches on the images' device, from torch's global generators. Within a batch a region's kind and its scale
-    are the same for all images; place, shape, size, colour and opacity differ.
+    drawn in batches on the images' device, from torch's global generators. Within a batch a region's filling and its
+    noise grid are the same for all images; place, shape, size, colour and opacity differ.
 
     Args:
         strength: Factor of opacity and noise, in [0, 1]; 0 leaves images as they are.
-        kinds: Fillings to choose from: ``colour`` (one colour), ``texture`` (mottled colour), ``shift`` (another place
-            of the same image), ``swap`` (another image of the batch), ``recolour`` (brighter, darker, tinted). All if
-            not given.
+        kinds: Fillings to choose from: ``colour`` (one colour), ``texture`` (one colour and noise), ``shift`` (another
+            place of the same image), ``swap`` (another image of the batch), ``recolour`` (brighter, darker, tinted).
+            All if not given.
         regions: How often a region is drawn; each falls on two thirds of the images.
         noise: Largest standard deviation of the Gaussian noise, in grey levels of 1.
-        areas: Smallest and largest size of a blob, as fractions of the image; logarithms of sizes are evenly spread.
+        areas: Smallest and largest area of a blob, as fractions of the image; areas are log-uniform in between.
 
     Shape:
         (N, C, H, W) in [0, 1] to the same shape in [0, 1].
@@ -81,7 +81,7 @@ class Corruption(nn.Module):
 
 
 def repeatably(damage: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return images damaged in the same way at every call, whatever torch's generators hold; they are left alone."""
+    """Return images damaged in the same way at every call, without use or change of torch's global generators."""
     with torch.random.fork_rng([] if images.device.type == "cpu" else [images.device], device_type=images.device.type):
         torch.manual_seed(0)
         return damage(images)
@@ -99,7 +99,7 @@ def uniform(images: Tensor, low: float, high: float) -> Tensor:
 
 def _field(images: Tensor) -> Tensor:
     """Draw smooth noise, (N, 1, H, W), with mean 0 and standard deviation 1 in every image."""
-    cells = CELLS[_integer(0, len(CELLS))]
+    cells = NOISE_GRID_CELLS[_integer(0, len(NOISE_GRID_CELLS))]
     coarse = torch.randn(len(images), 1, cells, cells, device=images.device)
     field = F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=False)
     deviation, mean = torch.std_mean(field, dim=(2, 3), keepdim=True)

@@ -25,7 +25,7 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
 
     Args:
         error: Errors in [0, 1], any shape.
-        eps: Distance kept from the singularity, in [1e-6, 1). Below 1e-6 float32 cannot keep ``1 - eps`` apart from 1.
+        eps: Errors are clamped to ``1 - eps``; in [1e-6, 1). Below 1e-6 float32 does not resolve ``1 - eps`` well.
 
     Returns:
         Tensor of the shape of ``error``, values in [0, -log(eps)], float32 or float64.
@@ -55,7 +55,7 @@ def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "
     ``l2``     squared difference                                                     any
     ``ssim``   ``(1 - SSIM) / 2``, see :func:`ssim_error`                             (N, C, H, W)
     ``msgms``  ``1 - GMS``, mean over four scales, see :func:`msgms_error`            (N, C, H, W)
-    ``chroma`` difference in colour, whatever the brightness, :func:`chroma_error`    (N, C, H, W)
+    ``chroma`` difference in colour without brightness, see :func:`chroma_error`      (N, C, H, W)
     ========== ====================================================================== ==============
 
     Values are not checked here, so that the function can be exported and compiled; :class:`~anomalib_lamp.LampLoss`
@@ -132,10 +132,10 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Return one minus the multi-scale gradient magnitude similarity per pixel and channel, in [0, 1].
 
     Gradient magnitudes (Prewitt) of both images are compared at scales 1, 1/2, 1/4 and 1/8 (average pooling); the
-    four maps are enlarged bilinearly and averaged. Blind to smooth changes of brightness, sensitive to structure.
+    four maps are enlarged bilinearly and averaged. Responds to structure, hardly to smooth changes of brightness.
 
     Deviates from RIAD: channels are compared one by one instead of after conversion to grey, so that the error is
-    element-wise and sees edges that differ in colour only. The constant 0.0026 is RIAD's.
+    element-wise and includes edges that differ in colour only. The constant 0.0026 is RIAD's.
 
     Args:
         reconstruction: Images (N, C, H, W) in [0, 1], H and W at least 16.
@@ -157,10 +157,10 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def chroma_error(reconstruction: Tensor, target: Tensor) -> Tensor:
-    r"""Return the difference in colour per pixel and channel, in [0, 1 - 1 / C], whatever the brightness.
+    r"""Return the difference in colour, without brightness, per pixel and channel, in [0, 1 - 1 / C].
 
-    With :math:`d = y - \hat y`, it is :math:`|d_c - \bar d| / 2`, :math:`\bar d` the mean over channels: what SSIM and
-    MSGMS hardly see, a stain as bright and as rough as what it covers. 0 if there is one channel, or both are grey.
+    With :math:`d = y - \hat y`, it is :math:`|d_c - \bar d| / 2`, :math:`\bar d` the mean over channels. SSIM and MSGMS
+    hardly respond to a stain of the same brightness and texture; this error does. 0 for one channel or grey images.
 
     Args:
         reconstruction: Images (N, C, H, W) in [0, 1].
@@ -184,7 +184,7 @@ def gaussian_blur(images: Tensor, sigma: float, window: int | None = None) -> Te
 
     Rows and columns are smoothed by a matrix product each: on the CPU several times faster than grouped convolutions
     with three channels, most of all backwards. Where ``torch.set_float32_matmul_precision`` allows less than float32,
-    the products are taken in float64 instead, for the sake of SSIM's variances (not inside ``torch.compile``).
+    the products are taken in float64, since SSIM's variances need the digits (not inside ``torch.compile``).
 
     Args:
         images: Tensor (..., H, W), H and W larger than half the window.
@@ -254,7 +254,7 @@ def _gms_error(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _gradient_magnitude(images: Tensor) -> Tensor:
-    """Return Prewitt gradient magnitudes; the small constant keeps the root differentiable on flat ground.
+    """Return Prewitt gradient magnitudes; the small constant keeps the root differentiable where gradients are 0.
 
     Sums of shifted images: on the CPU twice as fast as a grouped convolution.
     """
@@ -272,7 +272,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def check_eps(eps: float) -> None:
-    """Raise ValueError unless ``1 - eps`` is apart from 1 in float32."""
+    """Raise ValueError unless ``eps`` is in [1e-6, 1)."""
     if not 1e-6 <= eps < 1:
         msg = f"Expected eps in [1e-6, 1), got {eps}. Use the default 1e-6 if unsure."
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""LampLoss: a reconstruction loss with loss amplification (LAMP), thin over functional."""
+"""LampLoss: a reconstruction loss with loss amplification (LAMP); the formulas are in functional."""
 
 from collections.abc import Callable
 
@@ -14,15 +14,15 @@ from anomalib_lamp.functional import (
     reconstruction_error,
 )
 
-BASES = sorted(ERRORS.keys() - {"chroma"})  # which is blind to brightness: it can judge, but not teach
+BASES = sorted(ERRORS.keys() - {"chroma"})  # chroma ignores brightness, so it is unfit as a training loss
 REDUCTIONS = ("sum", "mean", "none")
 
 
 class LampLoss(nn.Module):
     r"""Amplified reconstruction loss :math:`\sum_{h,w,c} -\log(1 - L(y_{hwc}, \hat y_{hwc}))`, mean over the batch.
 
-    With ``amplify=False`` it is the base loss at the same reduction, which is what LAMP has to be compared with:
-    between mean and sum the gradient differs by a factor H * W * C.
+    With ``amplify=False`` it is the base loss at the same reduction. Compare LAMP with that: between mean and sum the
+    gradient differs by a factor H * W * C.
 
     Args:
         base: Name of the element-wise base error :math:`L` (``l1``, ``l2``, ``ssim``, ``msgms``), or a callable or
@@ -30,7 +30,7 @@ class LampLoss(nn.Module):
         amplify: Whether to amplify the base error; ``False`` gives the base loss.
         reduction: ``sum`` over all elements of an image, then mean over the batch (the paper's); ``mean`` over all
             elements; ``none`` for the error per element.
-        eps: Distance that the error is kept from 1, where the logarithm diverges; in [1e-6, 1).
+        eps: Errors are clamped to ``1 - eps``, since the logarithm diverges at 1; in [1e-6, 1).
 
     Shape:
         ``reconstruction`` and ``target``: (N, C, H, W); for ``l1`` and ``l2`` any shape, batch first. Floating point,

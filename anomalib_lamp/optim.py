@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "rmsprop": 5e-4, "sgd": 0.5}
 SCHEDULES = ("constant", "cosine")
-WARM_UP = 0.05
+WARM_UP_FRACTION = 0.05  # of all steps
 
 
 def configure_optimizer(
@@ -80,7 +80,7 @@ def cosine_scale(total_steps: int) -> Callable[[int], float]:
         >>> [round(scale(step), 3) for step in (0, 4, 5, 52, 100)]
         [0.2, 1.0, 1.0, 0.508, 0.0]
     """
-    warm_up = max(1, round(WARM_UP * total_steps))
+    warm_up = max(1, round(WARM_UP_FRACTION * total_steps))
 
     def scale(step: int) -> float:
         if step < warm_up:

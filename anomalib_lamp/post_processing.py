@@ -1,4 +1,4 @@
-"""Post-processing that normalises scores without clipping them, and thresholds that need no defects."""
+"""Post-processing that normalises scores without clipping, and thresholds estimated from normal images alone."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ class NormalThreshold(Metric):
         self.add_state("log_odds", default=[], dist_reduce_fx="cat")
 
     def update(self, batch: Batch) -> None:
-        """Take note of the normal images of a batch."""
+        """Record the normal images of a batch."""
         values = getattr(batch, self.field)
         if values is not None and batch.gt_label is not None:
             normal = values[batch.gt_label == 0].float()
@@ -77,10 +77,10 @@ class OddsPostProcessor(PostProcessor):
 
     .. math:: \frac{x (1 - t)}{x (1 - t) + t (1 - x)}
 
-    so 0 stays 0, the threshold becomes 0.5 and 1 stays 1. anomalib's own normalisation clips everything further from
-    the threshold than half the range seen in validation; the clipped values become ties, which costs AUROC (most of
-    all if validation images are normal and the test images are not). Here only values closer to each other than float32
-    resolves become equal: with a threshold of 0.001, near 1, those closer than 0.0001.
+    so 0 stays 0, the threshold becomes 0.5 and 1 stays 1. anomalib's own normalisation clips values farther from the
+    threshold than half the range seen in validation. Clipped values are ties, which lowers the AUROC, most of all if
+    the validation images are all normal. Here only values that float32 does not resolve become equal: with a threshold
+    of 0.001, near 1, those closer than 0.0001.
 
     Args:
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds

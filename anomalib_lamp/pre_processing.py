@@ -13,13 +13,13 @@ from torchvision.transforms.v2 import Compose, Resize, Transform
 class AntialiasedPreProcessor(PreProcessor):
     """Pre-processor whose exported form resizes with antialiasing, as the training does.
 
-    anomalib's exported models resize without: of a large photograph they see single pixels instead of means, and score
-    otherwise than the model did in training. This one's exported form differs by rounding errors only.
+    anomalib's exported models resize without antialiasing, so large photographs are subsampled instead of averaged and
+    their scores differ from those in training. Here the exported form differs by rounding errors only.
 
     Args:
-        transform: Transform of images (N, 3, H, W) in [0, 1]. What is said above holds for bilinear resizing to a
-            height and a width, alone or in a :class:`~torchvision.transforms.v2.Compose`; the rest is exported as
-            anomalib does it.
+        transform: Transform of images (N, 3, H, W) in [0, 1]. Antialiasing is exported for bilinear resizing to a
+            height and a width, alone or in a :class:`~torchvision.transforms.v2.Compose`; other transforms are
+            exported as anomalib does it.
 
     Example:
         >>> pre_processor = AntialiasedPreProcessor(Resize((64, 64)))
@@ -42,7 +42,7 @@ class AntialiasedPreProcessor(PreProcessor):
 
 
 class ExportableResize(nn.Module):
-    """Bilinear resizing with antialiasing as two matrix products, which every backend can do.
+    """Bilinear resizing with antialiasing as two matrix products, which every export format supports.
 
     Args:
         height: Height of the result in pixels.

@@ -16,7 +16,7 @@ from torch import Tensor
 class ReconstructionVisualizer(ImageVisualizer):
     """Show image, ground truth, reconstruction, heat map and predicted mask side by side.
 
-    The heat map uses the normalised scores: 0.5 is the threshold, so its colours mean the same in every picture.
+    The heat map uses the normalised scores: 0.5 is the threshold, so colours are comparable between pictures.
     Takes the arguments of :class:`anomalib.visualization.ImageVisualizer`; the reconstruction comes after ``fields``
     and before ``overlay_fields``. The Lightning module's ``model`` must have a method ``reconstruct(images)``.
 

@@ -1,4 +1,4 @@
-"""Draws photograph-like parts, good and with defects, with NumPy and OpenCV: tools, parts, defects, photographs."""
+"""Draws photograph-like parts, good and with defects, with NumPy and OpenCV."""
 
 import math
 import zlib
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 DRAWING_VERSION = 1  # raise it whenever the same arguments would give other pixels
-MASK_SHARE = (0.0005, 0.1)  # smallest and largest share of the image that a defect covers
-NOTICEABLE = 8.0  # smallest mean change inside a mask, in grey levels of 255
+DEFECT_AREA_RANGE = (0.0005, 0.1)  # smallest and largest fraction of the image that a defect covers
+MIN_MEAN_CHANGE = 8.0  # inside a defect's mask, in grey levels of 255
 
 
 class Scene(NamedTuple):
-    """A part before the camera: ``size`` pixels square, lengths in image widths from the image's centre.
+    """A drawn part, ``size`` pixels square; lengths are in image widths, from the image's centre.
 
     Args:
         image: Colours ``(3, size, size)``, about 0 to 1.
         part: Where the part is, ``(size, size)``, 1 on it and 0 beside it.
-        beneath: The image that would be seen where a piece is missing.
+        beneath: The image without the pieces that can be missing.
         spots: ``(K, 3)``: x, y and radius of the pieces that can be missing.
     """
 
@@ -82,7 +82,7 @@ def _blend(below: Array, above: Array, alpha: Array) -> Array:
 
 
 def _light(rng: Generator) -> tuple[float, float]:
-    """The direction towards the lamp, which stands at the upper left."""
+    """Direction towards the light source, at the upper left."""
     angle = math.radians(rng.uniform(195, 255))
     return math.cos(angle), math.sin(angle)
 
@@ -95,7 +95,7 @@ def _relief(height: Array, light: tuple[float, float], strength: float) -> Array
 
 
 def _shadowed(image: Array, part: Array, light: tuple[float, float], offset: float) -> Array:
-    """Throw the part's soft shadow on its background."""
+    """Darken the background by the part's soft shadow."""
     small = cv2.resize(part, (128, 128), interpolation=cv2.INTER_AREA)
     shift = np.array([[1, 0, -128 * offset * light[0]], [0, 1, -128 * offset * light[1]]], dtype=np.float32)
     soft = cv2.GaussianBlur(cv2.warpAffine(small, shift, (128, 128)), (0, 0), 128 * offset * 0.7)
@@ -126,7 +126,7 @@ def _place(rng: Generator, part: Array) -> tuple[float, float]:
     return float(columns[k] + 0.5) / len(part) - 0.5, float(rows[k] + 0.5) / len(part) - 0.5
 
 
-# Parts: what lies before the camera
+# Parts
 
 
 def draw_washer(rng: Generator, size: int) -> Scene:
@@ -136,7 +136,7 @@ def draw_washer(rng: Generator, size: int) -> Scene:
     d = np.sqrt(x * x + y * y)
     outside = np.maximum(d - 0.37, 0.16 - d)
     grooves = rng.standard_normal(500, dtype=np.float32)[(d * 499).astype(np.int32)]
-    sheen = rng.uniform(0, np.pi)  # a turned surface mirrors the lamp in two opposite sectors
+    sheen = rng.uniform(0, np.pi)  # a turned surface reflects the light in two opposite sectors
     mirror = ((x * x - y * y) * math.cos(sheen) + 2 * x * y * math.sin(sheen)) / (d * d + 1e-4)
     metal = 0.54 + 0.09 * mirror + 0.02 * grooves + 0.02 * _noise(rng, size, 60, 60)
     metal += 0.02 * _noise(rng, size, size // 2, size // 2)
@@ -155,7 +155,7 @@ def draw_connector(rng: Generator, size: int) -> Scene:
     light = _light(rng)
     x, y, to_image = _pose(rng, size)
     body = np.maximum(_box(x, y, 0.41, 0.19), (np.abs(x) + np.abs(y) - 0.58) * 0.7)  # chamfered corners
-    body = np.maximum(body, -_box(x, y - 0.19, 0.06, 0.03))  # the notch shows which way round it goes
+    body = np.maximum(body, -_box(x, y - 0.19, 0.06, 0.03))  # notch that marks the orientation
     recess = _box(x, y, 0.35, 0.13)
     grain = 1 + 0.05 * _noise(rng, size, size // 2, size // 2) + 0.04 * _noise(rng, size, 50, 50)
     height = 0.014 * np.clip(-body / 0.014, 0, 1) - 0.03 * np.clip(-recess / 0.014, 0, 1)
@@ -163,7 +163,7 @@ def draw_connector(rng: Generator, size: int) -> Scene:
     u = x - 0.08 * (np.clip(np.round(x / 0.08 - 0.5), -4, 3) + 0.5)
     v = np.abs(y) - 0.06
     pin = _box(u, v, 0.016, 0.016)
-    plastic *= 1 - 0.55 * _cover(pin - 0.006, size)  # each pin stands in a dark socket
+    plastic *= 1 - 0.55 * _cover(pin - 0.006, size)  # dark socket around each pin
     gold = 0.72 * _relief(0.012 * np.clip(-pin / 0.009, 0, 1), light, 0.7) + 0.02 * _noise(rng, size, 90, 90)
     part = _cover(body, size)
     table = 0.6 + 0.015 * _noise(rng, size, 8, 8) + 0.02 * _noise(rng, size, size // 2, size // 2)
@@ -185,11 +185,11 @@ def draw_fabric(rng: Generator, size: int) -> Scene:
     u = threads * (x + 1) + rng.uniform(0, 2) + 0.12 * _noise(rng, size, 7, 7)
     v = threads * (y + 1) + rng.uniform(0, 2) + 0.12 * _noise(rng, size, 7, 7)
     i, j = u.astype(np.int32), v.astype(np.int32)
-    fu, fv = 2 * (u - i) - 1, 2 * (v - j) - 1  # place within the thread, -1 to 1
+    fu, fv = 2 * (u - i) - 1, 2 * (v - j) - 1  # position within the thread, -1 to 1
     warp_above = (i + j) % 2 == 0
     across, along = np.where(warp_above, fu, fv), np.where(warp_above, fv, fu)
     height = (1 - 0.75 * across**2) * (1 - 0.35 * along**2)
-    tone = rng.normal(0, 0.035, (2, 64)).astype(np.float32)  # no two threads are spun alike
+    tone = rng.normal(0, 0.035, (2, 64)).astype(np.float32)  # tone of each thread
     fibres = np.where(warp_above, _noise(rng, size, 60, size // 2), _noise(rng, size, size // 2, 60))
     yarn = np.where(warp_above, tone[0, i % 64], tone[1, j % 64])
     shade = (0.4 + 0.6 * height) * (1 + yarn + 0.07 * fibres + 0.04 * _noise(rng, size, 5, 5))
@@ -205,7 +205,7 @@ def draw_tablets(rng: Generator, size: int) -> Scene:
     x, y = _grid(size)
     half, radius, steps = 0.065, 0.052, np.linspace(-1, 1, 7)
     axes, poses = np.empty(0, complex), []
-    for _ in range(250):  # dropped in one by one; a capsule that would touch another is taken out again
+    for _ in range(250):  # placed one by one; a capsule that would touch another is left out
         cx, cy, turn = rng.uniform([-0.38, -0.38, 0], [0.38, 0.38, 2 * np.pi]).tolist()
         axis = complex(cx, cy) + half * steps * np.exp(1j * turn)
         if np.all(np.abs(axis[:, None] - axes) > 2.15 * radius):
@@ -218,7 +218,7 @@ def draw_tablets(rng: Generator, size: int) -> Scene:
         rows, columns = (slice(max(0, int((c + 0.5 - reach) * size)), int((c + 0.5 + reach) * size)) for c in (cy, cx))
         u = (x[:, columns] - cx) * cos + (y[rows] - cy) * sin
         v = (y[rows] - cy) * cos - (x[:, columns] - cx) * sin
-        over = _cover(0.004 - u, size)  # the cap is pushed over the body, a little past its middle
+        over = _cover(0.004 - u, size)  # the cap covers a little more than half of the body
         end = np.maximum(np.abs(u) - half, 0)
         d = np.hypot(end, v) - 0.002 * over
         inside = _cover(d - radius, size)
@@ -238,7 +238,7 @@ def draw_tablets(rng: Generator, size: int) -> Scene:
     return Scene(_blend(tray, capsules, part), part, tray, np.array(spots))
 
 
-# Defects: each gives the changed image and where it lies
+# Defects: each function returns the changed image and the defect's coverage
 
 
 def draw_scratch(rng: Generator, scene: Scene) -> tuple[Array, Array]:
@@ -250,12 +250,12 @@ def draw_scratch(rng: Generator, scene: Scene) -> tuple[Array, Array]:
     thickness = max(1, round(size * rng.uniform(0.003, 0.008)))
     alpha = _draw(partial(cv2.polylines, thickness=thickness), size, path, False) * scene.part
     tone = rng.choice([-1, 1]) * rng.uniform(0.1, 0.36)
-    depth = np.clip(1 + 0.3 * _noise(rng, size, 25, 25), 0.4, 1.4)  # the tool pressed now more, now less
+    depth = np.clip(1 + 0.3 * _noise(rng, size, 25, 25), 0.4, 1.4)  # varying depth along the scratch
     return scene.image + float(tone) * alpha * depth, alpha
 
 
 def draw_dent(rng: Generator, scene: Scene) -> tuple[Array, Array]:
-    """A shallow hollow: dark on the side of the lamp, bright on the other."""
+    """A shallow dent: dark on the side of the light, bright on the other."""
     size = len(scene.part)
     x, y = _place(rng, scene.part)
     radius, (lx, ly) = rng.uniform(0.025, 0.075), _light(rng)
@@ -264,7 +264,7 @@ def draw_dent(rng: Generator, scene: Scene) -> tuple[Array, Array]:
     hollow = np.exp(-((gx - x) ** 2 + (gy - y) ** 2) / (0.6 * radius**2))
     slope = ((gx - x) * lx + (gy - y) * ly) / radius
     factor = 1 - hollow * (rng.uniform(0.3, 1.4) * slope + rng.uniform(0, 0.15))
-    shine = scene.image + 0.2  # dark parts gleam too
+    shine = scene.image + 0.2  # dark parts reflect light too
     return scene.image + alpha * (factor - 1) * shine, alpha
 
 
@@ -285,13 +285,13 @@ def draw_contamination(rng: Generator, scene: Scene) -> tuple[Array, Array]:
 
 
 def draw_missing(rng: Generator, scene: Scene) -> tuple[Array, Array]:
-    """A piece chipped off, a pin lost or a hole torn: what lies beneath is seen."""
+    """A chipped piece, a lost pin or a hole, which shows what is beneath."""
     size = len(scene.part)
     x, y, radius = scene.spots[rng.integers(len(scene.spots))].tolist()
     hole = _blob(rng, size, x, y, radius, 0.15)
     differs = (np.abs(scene.image - scene.beneath).max(axis=0) > 0.02).astype(np.float32)
     alpha = hole * cv2.morphologyEx(differs, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) * scene.part
-    walls = 0.8 + 0.2 * cv2.GaussianBlur(hole, (0, 0), max(1.0, 0.25 * radius * size))  # shade along the broken edge
+    walls = 0.8 + 0.2 * cv2.GaussianBlur(hole, (0, 0), max(1.0, 0.25 * radius * size))  # shadow along the edge
     return _blend(scene.image, scene.beneath * walls, alpha), alpha
 
 
@@ -338,7 +338,7 @@ def draw_good(category: str, split: str, index: int, drawing_seed: int = 0, imag
 def draw_defective(
     category: str, defect: str, index: int, drawing_seed: int = 0, image_size: int = 256
 ) -> tuple[Array, Array, Array]:
-    """Draw one part before and after it took harm.
+    """Draw one part without and with a defect.
 
     Returns:
         The clean image, the defective image and the mask (0 or 255). Outside the mask the two images are equal.
@@ -347,14 +347,14 @@ def draw_defective(
     scene = PARTS[category](_rng(*key, "part"), 2 * image_size)
     clean = photograph(_rng(*key, "camera"), scene.image)
     rng = _rng(*key, "defect")
-    for _ in range(1000):  # mostly the first will do
-        harmed, alpha = DEFECTS[defect](rng, scene)
-        change = photograph(_rng(*key, "camera"), harmed) - clean
+    for _ in range(1000):  # usually the first attempt is accepted
+        damaged, alpha = DEFECTS[defect](rng, scene)
+        change = photograph(_rng(*key, "camera"), damaged) - clean
         alpha = _sample(alpha, 1.0)
         mask = alpha > 0.2
-        change *= np.clip((alpha - 0.2) / 0.2, 0, 1)[..., None]  # the faint rim fades out: nothing beyond the mask
-        low, high = MASK_SHARE
-        if low <= mask.mean() <= high and np.abs(change).max(axis=2)[mask].mean() >= NOTICEABLE:
+        change *= np.clip((alpha - 0.2) / 0.2, 0, 1)[..., None]  # no change outside the mask
+        low, high = DEFECT_AREA_RANGE
+        if low <= mask.mean() <= high and np.abs(change).max(axis=2)[mask].mean() >= MIN_MEAN_CHANGE:
             break
     else:
         msg = f"Found no noticeable {defect} on {category} {index} at {image_size} pixels; try another drawing_seed."

@@ -1,4 +1,4 @@
-"""Writes data sets to disk: pictures, and folders that are whole or absent."""
+"""Writes images, and folders that are either complete or absent."""
 
 import shutil
 import uuid
@@ -13,10 +13,10 @@ from .drawing import Array
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """Give a folder beside ``folder`` to write to, and rename it at the end: a killed run leaves no half data set.
+    """Yield a temporary folder beside ``folder`` and rename it at the end, so a killed run leaves no partial data set.
 
     Raises:
-        OSError: If writing or renaming fails, also where another process was faster; what was written is deleted.
+        OSError: If writing fails or another process has made the folder first; what was written is deleted.
     """
     unfinished = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     try:

@@ -134,7 +134,7 @@ class MNISTOneClass(AnomalibDataModule):
                 for split, mnist in splits.items():
                     _write(mnist, unfinished / split)
         except OSError as error:
-            if self.folder.is_dir():  # another process wrote the same meanwhile
+            if self.folder.is_dir():  # another process has written the same
                 return
             msg = (
                 f"Expected to write pictures to {self.folder}, got {error}. "

@@ -20,11 +20,11 @@ class SyntheticParts(AnomalibDataModule):
     """Photograph-like parts with defects and masks, drawn once from a seed; nothing is downloaded.
 
     The images go to ``<root>/<category>`` in MVTec AD's folder layout. Good parts vary in light, pose, texture, blur
-    and noise. Defects (scratch, dent, contamination, missing) go from plain to hard. Image ``i`` depends only on
+    and noise. Defects (scratch, dent, contamination, missing) vary from obvious to faint. Image ``i`` depends only on
     ``drawing_seed``, ``category``, ``size``, its split, its defect and ``i``; other versions of NumPy or OpenCV
     may round some pixels differently.
 
-    How hard it is, with the default drawing, as image / pixel AUROC on the test images, one run with seed 0 on the CPU
+    Difficulty with the default drawing, as image / pixel AUROC on the test images, one run with seed 0 on the CPU
     (``benchmarks/results/quick.jsonl``). LampAE learns 300 steps of 16 images; PaDiM is anomalib 2.7.0's with a
     resnet18 of random weights (``Padim(pre_trained=False)``):
 
@@ -37,7 +37,7 @@ class SyntheticParts(AnomalibDataModule):
     tablets    0.79 / 0.93  0.54 / 0.79
     =========  ===========  ===========
 
-    Tablets lie anywhere and turned, and fabric has no fixed pattern: that is harder than parts that always lie alike.
+    Tablets lie at random places and angles and fabric has no fixed pattern; aligned parts are easier.
 
     Args:
         root: Folder that holds the categories; each category is drawn into its own folder below it.
@@ -61,7 +61,7 @@ class SyntheticParts(AnomalibDataModule):
 
     Raises:
         ValueError: If the category is unknown, a size or count is too small, or (in ``prepare_data``) the folder
-            holds something else than what is asked for.
+            holds a different drawing.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -137,7 +137,7 @@ class SyntheticParts(AnomalibDataModule):
             with written_aside(folder) as unfinished:
                 self._draw(unfinished)
         except OSError:
-            if not self._is_drawn(folder):  # otherwise another process drew the same meanwhile
+            if not self._is_drawn(folder):  # otherwise another process has drawn the same
                 raise
 
     def _is_drawn(self, folder: Path) -> bool:
