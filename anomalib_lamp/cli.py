@@ -32,10 +32,19 @@ def main() -> None:
     if sys.argv[1:2] == ["compare"]:
         compare(**_arguments(compare, GRAMMAR))
     elif sys.argv[1:2] == ["report"]:
-        page = report(**_arguments(report, REPORT))
-        print(f"Page: {page}\nTables as Markdown: {page.with_suffix('.md')}")
+        _report()
     else:
         _run_anomalib()
+
+
+def _report() -> None:
+    """Write a report and say where it is, or why there is none."""
+    try:
+        page = report(**_arguments(report, REPORT))
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    print(f"Page: {page}\nTables as Markdown: {page.with_suffix('.md')}")
 
 
 def _arguments(function: Callable, description: str) -> dict:
@@ -52,7 +61,7 @@ def _run_anomalib() -> None:
     from anomalib.cli.cli import AnomalibCLI
 
     class LampCLI(AnomalibCLI):
-        """anomalib's command line; our subcommands never get here, since building its parsers takes seconds."""
+        """anomalib's command line; our subcommands are run before it is built, which saves half a second."""
 
         @staticmethod
         def anomalib_subcommands() -> dict[str, dict[str, str]]:

@@ -73,7 +73,7 @@ class Corruption(nn.Module):
         damaged = images
         for _ in range(self.regions):
             filling = FILLINGS[self.kinds[_integer(0, len(self.kinds))]](images)
-            mask = _hairlines(images) if torch.rand(()) < 0.3 else _blob(images, *self.areas)
+            mask = hairlines(images) if torch.rand(()) < 0.3 else blob(images, *self.areas)
             opacity = self.strength * uniform(images, 0.25, 1.0) * (uniform(images, 0, 1) < 2 / 3)
             damaged = torch.lerp(damaged, filling.clamp(0, 1), opacity * mask)
         noise = self.strength * self.noise * uniform(images, 0, 1) * torch.randn_like(images)
@@ -106,14 +106,14 @@ def _field(images: Tensor) -> Tensor:
     return (field - mean) / deviation
 
 
-def _blob(images: Tensor, smallest: float, largest: float) -> Tensor:
+def blob(images: Tensor, smallest: float, largest: float) -> Tensor:
     """Draw regions where smooth noise is high, of a size between two fractions of the image."""
     area = uniform(images, math.log(smallest), math.log(largest)).exp()
     threshold = math.sqrt(2) * torch.erfinv(1 - 2 * area)  # exceeded by a normal variable with probability `area`
     return (_field(images) > threshold).to(images.dtype)
 
 
-def _hairlines(images: Tensor) -> Tensor:
+def hairlines(images: Tensor) -> Tensor:
     """Draw thin pieces of the contour lines of smooth noise."""
     line = _field(images).abs() < uniform(images, 0.02, 0.12)
     piece = _field(images) > uniform(images, 0.3, 1.5)

@@ -93,9 +93,9 @@ class OddsPostProcessor(PostProcessor):
         pixel_sensitivity: The same for masks.
 
     Example:
-        >>> x = torch.tensor([0.0, 0.05, 0.1, 0.4, 1.0])
-        >>> OddsPostProcessor._normalize(x, x.min(), x.max(), torch.tensor(0.1))
-        tensor([0.0000, 0.3214, 0.5000, 0.8571, 1.0000])
+        >>> post_processor = OddsPostProcessor(false_positive_rate=0.01)
+        >>> post_processor.false_positive_rate
+        0.01
     """
 
     def __init__(
@@ -145,7 +145,23 @@ class OddsPostProcessor(PostProcessor):
         """Return ``preds`` normalised; unchanged while there is no threshold (no validation has run)."""
         if preds is None:
             return None
-        x, t = preds.float(), threshold.float().clamp(1e-6, 1 - 1e-6)
-        anomalous = x * (1 - t)
-        normalized = anomalous / (anomalous + t * (1 - x))
-        return torch.where(torch.isnan(threshold), x, normalized)
+        return torch.where(torch.isnan(threshold), preds.float(), relative_odds(preds, threshold))
+
+
+def relative_odds(x: Tensor, threshold: Tensor) -> Tensor:
+    r"""Return values normalised to their odds relative to those of a threshold: see :class:`OddsPostProcessor`.
+
+    Args:
+        x: Values in [0, 1], any shape.
+        threshold: Threshold in [0, 1], which becomes 0.5; kept 1e-6 away from 0 and 1.
+
+    Returns:
+        Values in [0, 1], float32, of the shape of ``x``.
+
+    Example:
+        >>> relative_odds(torch.tensor([0.0, 0.05, 0.1, 0.4, 1.0]), torch.tensor(0.1))
+        tensor([0.0000, 0.3214, 0.5000, 0.8571, 1.0000])
+    """
+    x, t = x.float(), threshold.float().clamp(1e-6, 1 - 1e-6)
+    anomalous = x * (1 - t)
+    return anomalous / (anomalous + t * (1 - x))

@@ -24,7 +24,7 @@ def register() -> None:
         >>> get_model("lamp_ae", max_steps=10).name
         'LampAE'
     """
-    _require_host()
+    require_host()
     # The start-up hook calls this at the end of `import anomalib.models`, when it is not an attribute of anomalib yet.
     host_models, host_data = import_module("anomalib.models"), import_module("anomalib.data")
     from anomalib_lamp import data, models
@@ -42,7 +42,7 @@ def _publish(ours: ModuleType, host: ModuleType) -> None:
             host.__all__.append(name)
 
 
-def _require_host() -> None:
+def require_host() -> None:
     """Raise unless anomalib is installed in a version that we know."""
     needed = ".".join(map(str, HOST_MINIMUM))
     try:

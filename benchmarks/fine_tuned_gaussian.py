@@ -23,12 +23,12 @@ from anomalib.models import Padim
 from jsonargparse import auto_cli
 from lightning import seed_everything
 from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from anomalib_lamp import FineTunedGaussian, MVTec
+from anomalib_lamp.auroc import auroc
 from anomalib_lamp.compare.environment import describe_run
 from anomalib_lamp.corruption import FILLINGS, Corruption
 from anomalib_lamp.models.fine_tuned_gaussian.fine_tuning import FineTuning, StoppingRule
@@ -172,7 +172,7 @@ class Watched(FineTuning):
                 {
                     "step": step,
                     "separation": round(self.separation, 5),
-                    "image_AUROC": round(roc_auc_score(self.labels, distances), 4),
+                    "image_AUROC": round(auroc(self.labels, distances), 4),
                 }
             )
         return is_best

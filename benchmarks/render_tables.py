@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import mnist
@@ -23,6 +24,7 @@ from anomalib_lamp.compare.statistics import (
 from anomalib_lamp.report import compact_table, render_between, render_table
 from anomalib_lamp.report.elements import Column, Table, text
 from anomalib_lamp.report.selection import order_models
+from anomalib_lamp.report.tables import mean_std
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -56,6 +58,7 @@ LENGTHS = [  # of a training, result file, model in it, seeds
 ]
 PAIRED = [  # training, result file, beginnings of the models' names, whether each data set has a row
     ("repair, 2000 steps, the default", "baselines.jsonl", ("LampAE",), True),
+    ("repair, 2000 steps, the default, eight sets, GPU", "real_sets.jsonl", ("LampAE",), True),
     ("plain reconstruction, 500 steps", "baselines.jsonl", ("plain reconstruction",), True),
     ("repair, 300 steps", "ablation.jsonl", ("default", "without LAMP"), False),
     ("repair, 300 steps", "quick.jsonl", ("LampAE",), False),
@@ -66,7 +69,7 @@ PAIRED = [  # training, result file, beginnings of the models' names, whether ea
 
 def results(name: str) -> list[Record]:
     """Return the records of a result file; data sets have the names that all tables show."""
-    shown = {"grid": "grid*"}
+    shown = {"grid": "grid*", "elpv": "ELPV", "kolektorsdd": "KolektorSDD"}
     return [
         record.model_copy(update={"data": shown.get(record.data, record.data.removeprefix("parts category="))})
         for record in read_records(RESULTS / name)
@@ -94,9 +97,16 @@ def metric_table(name: str, metric: str) -> str:
     return render_table(compact_table(results(name), metric))
 
 
-def noted_metric_table(name: str, metric: str) -> str:
-    """Return a metric of every model and data set, for a page that has no room for the note on grid*."""
-    return metric_table(name, metric).replace(r"| grid\* |", rf"| grid\* ({NOT_OFFICIAL}) |")
+def real_sets_table(name: str) -> str:
+    """Return image and pixel AUROC on every data set, with and without LAMP, and the mean of all."""
+    spreads = {(summary.data, summary.model): summary.metrics for summary in summarize(results(name))}
+    data, models = (sorted(set(names)) for names in zip(*spreads, strict=True))
+    columns = [f"{metric.replace('_', ' ')}, {model}" for metric in AUROCS for model in models]
+    cells = {key: [mean_std(spreads[key][metric]).text for metric in AUROCS] for key in spreads}
+    rows = [[name, *(cells[name, model][place] for place in range(len(AUROCS)) for model in models)] for name in data]
+    means = [[spreads[name, model][metric].mean for name in data] for metric in AUROCS for model in models]
+    averages = [NOTHING if None in of_all else f"{fmean(of_all):.3f}" for of_all in means]
+    return rendered(name, [words("data"), *columns], [*rows, [f"mean of {len(data)}", *averages]])
 
 
 def captioned(tables: dict[str, str]) -> str:
@@ -186,12 +196,15 @@ def amplification_table() -> str:
     rows = []
     for training, name, beginnings, every_data in PAIRED:
         pairs = [as_pair(record) for record in results(name) if record.model.startswith(beginnings)]
-        images, pixels = (paired_differences(pairs, "base", metric) for metric in AUROCS)
+        images = paired_differences(pairs, "base", "image_AUROC")
+        pixels = {of_data.data: of_data for of_data in paired_differences(pairs, "base", "pixel_AUROC")}
         data_sets = ", ".join(sorted({record.data.partition(":")[0] for record in pairs}))
-        for of_images, of_pixels in zip(images, pixels, strict=True):
+        for of_images in images:
             if of_images.data is None or every_data:
-                data = of_images.data or data_sets
-                rows.append([training, data, str(of_images.pairs), *differences(of_images), *differences(of_pixels)])
+                of_pixels = differences(pixels[of_images.data]) if of_images.data in pixels else [NOTHING] * 3
+                rows.append(
+                    [training, of_images.data or data_sets, str(of_images.pairs), *differences(of_images), *of_pixels]
+                )
     rows.append(["plain reconstruction, six batch sizes", "MNIST, ten digits", *mnist_pairs(), *[NOTHING] * 3])
     return rendered("LAMP", [words("training"), words("data"), "pairs", *FIGURES], rows)
 
@@ -327,8 +340,9 @@ def fine_tuning_table() -> str:
 
 
 TABLES = {
-    "README.md": {"image AUROC": lambda: noted_metric_table("baselines.jsonl", "image_AUROC")},
+    "README.md": {"eight sets": lambda: real_sets_table("real_sets.jsonl")},
     "benchmarks/README.md": {
+        "eight sets": lambda: real_sets_table("real_sets.jsonl"),
         "real images": lambda: captioned(
             {
                 "Image AUROC": metric_table("baselines.jsonl", "image_AUROC"),

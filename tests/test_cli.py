@@ -49,6 +49,13 @@ def test_the_spec_in_the_help_is_one(tmp_path):
     assert len(jobs) == 2 * (2 + 1 + 1) * 3
 
 
+def test_report_without_results_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["anomalib-lamp", "report", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "Expected a folder made by `anomalib-lamp compare`" in capsys.readouterr().err
+
+
 def test_report_says_where_its_page_is(monkeypatch, capsys, tmp_path):
     write_folder(tmp_path, make_sweep())
     code, text = run(monkeypatch, capsys, "report", tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anomalib_lamp.corruption import FILLINGS, Corruption, _blob, _hairlines
+from anomalib_lamp.corruption import FILLINGS, Corruption, blob, hairlines
 
 
 def photographs(n=8, size=64):
@@ -57,15 +57,15 @@ def test_noise_has_at_most_its_standard_deviation():
     assert deviations.mean() == pytest.approx(0.05, abs=0.01)
 
 
-def test_blobs_have_the_areas_they_are_said_to_have():
-    areas = torch.cat([_blob(torch.zeros(32, 3, 64, 64), 0.004, 0.25).mean(dim=(1, 2, 3)) for _ in range(20)])
+def testblobs_have_the_areas_they_are_said_to_have():
+    areas = torch.cat([blob(torch.zeros(32, 3, 64, 64), 0.004, 0.25).mean(dim=(1, 2, 3)) for _ in range(20)])
     assert areas.quantile(0.95) < 0.3
     assert areas.quantile(0.05) < 0.01 < areas.median() < 0.1
 
 
-def test_hairlines_are_thin():
+def testhairlines_are_thin():
     """Few of their pixels survive an erosion of 7 pixels; blobs of the same area would keep most."""
-    lines = torch.cat([_hairlines(torch.zeros(16, 3, 128, 128)) for _ in range(5)])
+    lines = torch.cat([hairlines(torch.zeros(16, 3, 128, 128)) for _ in range(5)])
     eroded = -torch.nn.functional.max_pool2d(-lines, 7, stride=1, padding=3)
     assert lines.sum() > 0
     assert eroded.sum() < 0.2 * lines.sum()

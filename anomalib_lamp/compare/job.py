@@ -154,7 +154,7 @@ def prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
 
 
 def _require_budget(job: Job, model: AnomalibModule) -> None:
-    """Refuse to train for Lightning's default of 1000 epochs, which nobody asked for."""
+    """Raise ValueError where no training length is given; Lightning would train for 1000 epochs."""
     given = job.config["trainer"].keys() | model.trainer_arguments.keys()
     if given.isdisjoint(BUDGET_ARGUMENTS) and not hasattr(model, "max_steps"):
         msg = f"Expected a training budget for {job.model}; add `trainer: {{max_epochs: ...}}` to it in the spec."

@@ -17,7 +17,7 @@ from .spec import Problem, SpecError, read_spec
 
 
 def compare(
-    spec: Path,
+    spec: Path | str,
     out: Path | None = None,
     executor: Literal["local", "ray"] = "local",
     processes: int = 1,
@@ -50,6 +50,7 @@ def compare(
     Raises:
         SystemExit: With 1 if a job failed, with 2 if the spec is wrong, with 130 after Ctrl-C.
     """
+    spec = Path(spec)
     try:
         jobs = read_spec(spec)
         folder = ResultFolder(out or Path("results/compare") / spec.stem)

@@ -62,8 +62,8 @@ data, models  Names to entries. class_path: a class of anomalib or a plugin,
 seeds         Default [0]. Goes to data set and model where they take one.
 trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
-weights       Inside a model: imagenet, local or random; read off its
-              pre_trained and weights_path unless stated.
+weights       Inside a model, for the tables: imagenet, local or random. By
+              default what its pre_trained and weights_path say.
 measure       latency_batch_sizes, latency_image_size, export (true, false).
 
 Thresholds come from a tenth of the training images, half of them with drawn
@@ -211,7 +211,7 @@ class _Reader:
         try:
             parser_of(Trainer).parse_object({"init_args": arguments})
         except ArgumentError as error:
-            key, text = _told(error)
+            key, text = _argument_and_message(error)
             self._problem((*place, key), text)
         return arguments
 
@@ -245,7 +245,7 @@ class _Reader:
                 given = self._held_out(given, (*place, stands, "val_split_mode"))
             resolved = self._resolve(cls, given, choice, place)
             yield _Variant(
-                name=" ".join([name, *(f"{key}={_plain(value)}" for key, value in choice.items())]),
+                name=" ".join([name, *(f"{key}={_as_yaml(value)}" for key, value in choice.items())]),
                 grid=choice,
                 config={"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": resolved},
                 takes_seed="seed" in parameters and given.get("seed") is None,
@@ -297,7 +297,7 @@ class _Reader:
         try:
             resolved = parser.parse_object({"init_args": init_args})
         except ArgumentError as error:
-            key, text = _told(error)
+            key, text = _argument_and_message(error)
             self._problem((*place, "grid" if key in choice else "init_args", key), text)
             return {}
         root = init_args.get("root")
@@ -347,13 +347,13 @@ def _nearest(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; known are {', '.join(sorted(known))}" if known else "; none is taken here"
 
 
-def _told(error: ArgumentError) -> tuple[str, str]:
+def _argument_and_message(error: ArgumentError) -> tuple[str, str]:
     """Return the init argument that jsonargparse complains of, and its message on one line."""
     text = " ".join(str(error).replace("init_args.", "").split())
     found = re.search(r'key "(\w+)', text)
     return (found[1] if found else ""), text
 
 
-def _plain(value: Any) -> str:
+def _as_yaml(value: Any) -> str:
     """Return a grid value as it is written in YAML."""
     return json.dumps(value) if not isinstance(value, str) else value

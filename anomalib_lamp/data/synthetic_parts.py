@@ -135,7 +135,7 @@ class SyntheticParts(AnomalibDataModule):
         logger.info("Drawing %s into %s, about ten seconds for the default number of images.", self.category, folder)
         try:
             with written_aside(folder) as unfinished:
-                self._draw(unfinished)
+                self.draw(unfinished)
         except OSError:
             if not self._is_drawn(folder):  # otherwise another process has drawn the same
                 raise
@@ -153,7 +153,8 @@ class SyntheticParts(AnomalibDataModule):
         )
         raise ValueError(msg)
 
-    def _draw(self, folder: Path) -> None:
+    def draw(self, folder: Path) -> None:
+        """Draw all images and masks into a folder."""
         asked = self.drawing
         seed, size = asked["drawing_seed"], asked["size"]
         for split, number in (("train", asked["num_train"]), ("test", asked["num_test_good"])):

@@ -12,13 +12,13 @@ __all__ = ["compact_table", "render_between", "render_table", "report"]
 
 
 def report(results: Path, out: Path | None = None, baseline: str | None = None) -> Path:
-    """Write ``report.md`` and ``report.html`` from the results of ``anomalib-lamp compare``.
+    """Write report.md and report.html from the results of a comparison.
 
     The page shows quality, failed jobs, a paired comparison with a baseline, a ranking, costs, ROC curves and kinds of
     defects; made from a folder it also has pictures of the best and the worst cases. It is one file that loads nothing.
 
     Args:
-        results: Folder of a sweep, or a file of its records (``results.jsonl``).
+        results: Folder of a sweep, or a file of its records (results.jsonl).
         out: Folder to write to; the folder of the results by default.
         baseline: Model to compare the others with. By default the one with the most finished jobs, the best of several.
 

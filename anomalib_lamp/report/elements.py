@@ -40,10 +40,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as SVG text, with the caption under it."""
+    """A drawing as SVG text, with the caption under it; of small ones more stand in a row."""
 
     svg: str
     caption: str
+    small: bool = False
 
 
 @dataclass(frozen=True)

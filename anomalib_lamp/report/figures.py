@@ -36,7 +36,7 @@ def roc_figures(records: Sequence[Record], numbers: Mapping[str, int]) -> tuple[
             ]
         )
         left_out = f" ({len(drawn)} of {len(group)} models)" if len(drawn) < len(group) else ""
-        figures.append(Figure(svg, data + left_out))
+        figures.append(Figure(svg, data + left_out, small=True))
     return tuple(figures)
 
 

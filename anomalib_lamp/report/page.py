@@ -66,7 +66,7 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _when(is_so: bool, note: str, otherwise: str = "No job has finished.") -> tuple[str, ...]:
+def _note_if(is_so: bool, note: str, otherwise: str = "No job has finished.") -> tuple[str, ...]:
     return (note if is_so else otherwise,)
 
 
@@ -170,12 +170,12 @@ def _costs(records: Sequence[Record], numbers: Mapping[str, int]) -> Section:
         "what a model started from."
     )
     shown = (table,) if table.rows else ()
-    return Section("cost", "Cost", _when(bool(shown), note), shown, figures=cost_figures(records, numbers))
+    return Section("cost", "Cost", _note_if(bool(shown), note), shown, figures=cost_figures(records, numbers))
 
 
 def _curves(medians: Sequence[Record], numbers: Mapping[str, int]) -> Section:
     """Return the ROC curves of one record per data set and model."""
-    notes = _when(bool(medians), "One line per model: the seed with the median image AUROC.")
+    notes = _note_if(bool(medians), "One line per model: the seed with the median image AUROC.")
     return Section("roc", "ROC curves", notes, figures=roc_figures(medians, numbers), visual=True)
 
 
@@ -183,4 +183,6 @@ def _defects(records: Sequence[Record]) -> Section:
     """Return the AUROC of each kind of defect."""
     of_data = tables.defects(records)
     note = "Image AUROC of one kind of defect against all good images, mean over seeds; the colour goes from 0.5 to 1."
-    return Section("defects", "By kind of defect", _when(bool(of_data), note, "No image scores."), (), tuple(of_data))
+    return Section(
+        "defects", "By kind of defect", _note_if(bool(of_data), note, "No image scores."), (), tuple(of_data)
+    )

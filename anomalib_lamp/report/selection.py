@@ -43,7 +43,7 @@ def choose_baseline(summaries: Sequence[Summary], baseline: str | None) -> tuple
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             msg = f"Expected baseline to be one of the models {sorted(models)}, got {baseline!r}.{hint}"
             raise ValueError(msg)
-        return baseline, "The baseline was chosen by whoever made this report."
+        return baseline, "The baseline was named when this report was made."
     jobs = {model: sum(summary.finished for summary in summaries if summary.model == model) for model in models}
     baseline = max(models, key=lambda model: jobs[model])  # max takes the first, which is the best
     reason = (

@@ -176,14 +176,14 @@ def test_broken_off_drawing_leaves_nothing(tmp_path, monkeypatch):
 
 def test_two_draw_at_the_same_time(tmp_path, monkeypatch):
     """Both begin before either has ended; both end well, with one complete data set."""
-    together, write = threading.Barrier(2), SyntheticParts._draw
+    together, write = threading.Barrier(2), SyntheticParts.draw
 
     def draw(self, folder):
         together.wait(timeout=30)
         write(self, folder)
         together.wait(timeout=30)
 
-    monkeypatch.setattr(SyntheticParts, "_draw", draw)
+    monkeypatch.setattr(SyntheticParts, "draw", draw)
     errors = []
 
     def work():
