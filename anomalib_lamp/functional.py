@@ -1,7 +1,7 @@
 """Pure functions on tensors: errors, their amplification, smoothing, Mahalanobis distance. Imports torch only."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -84,6 +84,25 @@ def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "
     check_pair(reconstruction, target)
     with torch.autocast(target.device.type, enabled=False):
         return ERRORS[metric](at_least_float32(reconstruction), at_least_float32(target))
+
+
+def errors_by_metric(reconstruction: Tensor, target: Tensor, metrics: Iterable[str]) -> dict[str, Tensor]:
+    """Return the error by every metric, averaged over channels.
+
+    Args:
+        reconstruction: Images (N, C, H, W) in [0, 1].
+        target: Images of the same shape.
+        metrics: Names that :func:`reconstruction_error` takes.
+
+    Returns:
+        Errors (N, H, W) in [0, 1] by the names of the metrics.
+
+    Example:
+        >>> images = torch.rand(1, 3, 16, 16)
+        >>> {name: error.shape for name, error in errors_by_metric(images, images, ["l1", "ssim"]).items()}
+        {'l1': torch.Size([1, 16, 16]), 'ssim': torch.Size([1, 16, 16])}
+    """
+    return {metric: reconstruction_error(reconstruction, target, metric).mean(1) for metric in metrics}
 
 
 def l1_error(reconstruction: Tensor, target: Tensor) -> Tensor:

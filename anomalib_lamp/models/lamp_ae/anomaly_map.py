@@ -1,14 +1,14 @@
 """From a reconstruction to an anomaly map."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor, nn
 
-from anomalib_lamp.functional import ERRORS, gaussian_blur, reconstruction_error
+from anomalib_lamp.functional import ERRORS, errors_by_metric, gaussian_blur
 
-from .normal_errors import border_weights, image_level, level_exponent, location_statistics
+from .normal_errors import image_level, level_exponent, location_statistics
 
 MAP_METRIC = "ssim+msgms+chroma"  # structure, edges of all sizes, colour
 CALIBRATIONS = ("none", "location")
@@ -129,19 +129,6 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
         """Return the error with its odds divided by a power of the image's level, relative to the usual level."""
         factor = (self.usual_level / image_level(error)) ** self.level_exponent
         return error * factor / (1 + error * (factor - 1))
-
-    def to_score(self, anomaly_map: Tensor) -> Tensor:
-        """Return the map for the image score: what exceeds the normal level counts less towards the border.
-
-        There the network sees only one side of what it repairs, and even normal errors are large.
-        """
-        weights = border_weights(anomaly_map.shape[-2], anomaly_map.shape[-1], anomaly_map.device)
-        return self.normal_level + weights * (anomaly_map - self.normal_level)
-
-
-def errors_by_metric(reconstruction: Tensor, target: Tensor, metrics: Iterable[str]) -> dict[str, Tensor]:
-    """Return the error by every metric, averaged over channels, each (N, H, W) in [0, 1]."""
-    return {metric: reconstruction_error(reconstruction, target, metric).mean(1) for metric in metrics}
 
 
 def into_unit_interval(z: Tensor) -> Tensor:

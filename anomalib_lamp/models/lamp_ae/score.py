@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .anomaly_map import MAP_METRIC, AnomalyMapGenerator, into_unit_interval
+from .normal_errors import border_weights
 
 POOLINGS = ("max", "mean", "topk")
 SHARP_MAPS = {"ssim": 1.0}  # the smoothing, in pixels, of each one's map
@@ -32,6 +33,9 @@ class MapAndScore(nn.Module):
         calibration: ``none`` or ``location``, which needs :meth:`calibrate`; it is part of the state dict.
         pooling: How the peak is taken from a map: ``max``, ``topk`` (mean of the largest values) or ``mean``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
+
+    Attributes:
+        metrics: The names of the metrics whose errors are needed, each once.
 
     Shape:
         Errors (N, H, W) in [0, 1] by metric to the map (N, 1, H, W) in [0, 1] and scores (N, 1) in (0, 1).
@@ -65,6 +69,7 @@ class MapAndScore(nn.Module):
         self.sharp = nn.ModuleList(
             AnomalyMapGenerator(metric, sigma, calibration) for metric, sigma in sharp_maps.items()
         )
+        self.metrics = tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))
         self.pooling = pooling
         self.topk_fraction = topk_fraction
         self.register_buffer("usual_peak", torch.zeros(1 + len(sharp_maps)))
@@ -75,11 +80,6 @@ class MapAndScore(nn.Module):
         """The generators of all maps, that of the anomaly map first."""
         yield self.shown
         yield from self.sharp  # type: ignore[misc]  # a list of modules
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics whose errors are needed, each once."""
-        return tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))
 
     @property
     def calibration(self) -> str:
@@ -121,9 +121,20 @@ class MapAndScore(nn.Module):
 
     def _peaks(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the logarithm of the odds of every map's peak, (N, maps)."""
-        weighted = (generator.to_score(each) for generator, each in zip(self.generators, maps, strict=True))
-        peaks = [pool_score(each, self.pooling, self.topk_fraction) for each in weighted]
+        peaks = [
+            pool_score(weigh_border(each, generator.normal_level), self.pooling, self.topk_fraction)
+            for generator, each in zip(self.generators, maps, strict=True)
+        ]
         return torch.logit(torch.cat(peaks, dim=1), eps=ODDS_MARGIN)
+
+
+def weigh_border(anomaly_map: Tensor, normal_level: Tensor) -> Tensor:
+    """Return a map (N, 1, H, W) in which what exceeds the normal level counts less towards the border.
+
+    There the network sees only one side of what it repairs, and even normal errors are large.
+    """
+    weights = border_weights(anomaly_map.shape[-2], anomaly_map.shape[-1], anomaly_map.device)
+    return normal_level + weights * (anomaly_map - normal_level)
 
 
 def pool_score(anomaly_map: Tensor, pooling: str = "max", topk_fraction: float = 0.001) -> Tensor:

@@ -7,7 +7,9 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import MAP_METRIC, errors_by_metric
+from anomalib_lamp.functional import errors_by_metric
+
+from .anomaly_map import MAP_METRIC
 from .networks import Autoencoder, UNet
 from .score import MapAndScore
 

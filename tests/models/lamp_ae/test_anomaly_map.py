@@ -5,19 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from anomalib_lamp.functional import reconstruction_error
-from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, errors_by_metric
-
-
-def border(height, width):
-    """Weights of the border, by a plain loop."""
-    ramp = min(height, width) / 16
-    return np.array(
-        [
-            [0.5 + 0.5 * min(1, min(y + 1, x + 1, height - y, width - x) / ramp) for x in range(width)]
-            for y in range(height)
-        ]
-    )
+from anomalib_lamp.functional import errors_by_metric, reconstruction_error
+from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator
 
 
 def smooth(maps, sigma):
@@ -35,15 +24,6 @@ def test_anomaly_map_is_the_smoothed_mean_error(metric):
     assert anomaly_map.shape == (2, 1, 32, 40)
     expected = smooth(np.mean(reference_errors(x, y, metric), axis=0), 3)
     np.testing.assert_allclose(anomaly_map[:, 0].numpy(), expected, atol=1e-5)
-
-
-def test_map_for_the_score_counts_less_at_the_border():
-    maps = AnomalyMapGenerator("l1")
-    anomaly_map = torch.rand(2, 1, 32, 40)
-    np.testing.assert_allclose(maps.to_score(anomaly_map).numpy(), anomaly_map.numpy() * border(32, 40), atol=1e-6)
-    maps.normal_level = torch.tensor(0.4)
-    expected = 0.4 + (anomaly_map.numpy() - 0.4) * border(32, 40)
-    np.testing.assert_allclose(maps.to_score(anomaly_map).numpy(), expected, atol=1e-6)
 
 
 def test_calibrated_map_sets_errors_against_those_of_their_place():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator, errors_by_metric
-from anomalib_lamp.models.lamp_ae.score import MapAndScore, pool_score
+from anomalib_lamp.functional import errors_by_metric
+from anomalib_lamp.models.lamp_ae.anomaly_map import AnomalyMapGenerator
+from anomalib_lamp.models.lamp_ae.score import MapAndScore, pool_score, weigh_border
 
 SHOWN = ("l1", 2.5)
 SHARP = {"ssim": 1.0}
@@ -21,7 +22,7 @@ def log_odds_of_peaks(normal, errors, calibration):
     for metric, sigma in (SHOWN, *SHARP.items()):
         maps = AnomalyMapGenerator(metric, sigma, calibration)
         maps.calibrate(normal)
-        peaks.append(maps.to_score(maps.map_of(errors)).numpy().astype(float).max((1, 2, 3)))
+        peaks.append(weigh_border(maps.map_of(errors), maps.normal_level).numpy().astype(float).max((1, 2, 3)))
     return np.log(peaks) - np.log1p(-np.array(peaks))
 
 
@@ -114,3 +115,21 @@ def test_pooling_equals_numpy():
 def test_rejects_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         MapAndScore(**arguments)
+
+
+def border(height, width):
+    """Weights of the border, by a plain loop."""
+    ramp = min(height, width) / 16
+    return np.array(
+        [
+            [0.5 + 0.5 * min(1, min(y + 1, x + 1, height - y, width - x) / ramp) for x in range(width)]
+            for y in range(height)
+        ]
+    )
+
+
+def test_exceeding_the_normal_level_counts_less_at_the_border():
+    anomaly_map = torch.rand(2, 1, 32, 40)
+    for level in (0.0, 0.4):
+        expected = level + (anomaly_map.numpy() - level) * border(32, 40)
+        np.testing.assert_allclose(weigh_border(anomaly_map, torch.tensor(level)).numpy(), expected, atol=1e-6)
