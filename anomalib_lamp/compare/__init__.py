@@ -1,1 +1,1 @@
-"""Comparing models on data sets: `anomalib-lamp compare` and `anomalib-lamp report`."""
+"""Comparing models on data sets: `anomalib-lamp compare`."""

@@ -1,4 +1,4 @@
-"""What a job leaves behind: one line of JSON with a schema, written so that it is whole or absent."""
+"""The record of a job: one line of JSON with a schema, written whole or not at all."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -119,8 +119,7 @@ class Record(_Strict):
 class ResultFolder:
     """The folder of a sweep: ``jobs/ID.json`` holds the record of a job, ``work/ID/`` what it needs and its pictures.
 
-    A record appears under its name only when it is whole and on the disk, so a process that is killed at any moment
-    leaves no torn line.
+    A record gets its name once it is completely on the disk, so a process that is killed leaves no torn line.
 
     Args:
         root: The folder; made when first written to.
@@ -129,40 +128,40 @@ class ResultFolder:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def record_path(self, job: str) -> Path:
+    def record_path(self, job_id: str) -> Path:
         """Return where the record of a job lies."""
-        return self.root / "jobs" / f"{job}.json"
+        return self.root / "jobs" / f"{job_id}.json"
 
-    def lock_path(self, job: str) -> Path:
+    def lock_path(self, job_id: str) -> Path:
         """Return the file that a worker locks while it runs a job."""
-        return self.root / "jobs" / f"{job}.lock"
+        return self.root / "jobs" / f"{job_id}.lock"
 
-    def work_path(self, job: str) -> Path:
+    def work_path(self, job_id: str) -> Path:
         """Return the folder that a job writes its log, checkpoints and pictures to."""
-        return self.root / "work" / job
+        return self.root / "work" / job_id
 
-    def pictures(self, job: str) -> list[Path]:
+    def pictures(self, job_id: str) -> list[Path]:
         """Return the pictures that a job kept, sorted by name: hits, misses and false alarms."""
-        return sorted((self.work_path(job) / "pictures").glob("*.jpg"))
+        return sorted((self.work_path(job_id) / "pictures").glob("*.jpg"))
 
-    def drop_checkpoints(self, job: str) -> None:
+    def drop_checkpoints(self, job_id: str) -> None:
         """Delete the checkpoints of a job, which can be far larger than everything else."""
-        for checkpoint in self.work_path(job).rglob("*.ckpt"):
+        for checkpoint in self.work_path(job_id).rglob("*.ckpt"):
             checkpoint.unlink()
 
     def write(self, record: Record) -> None:
         """Write a record, replacing an earlier one of the same job."""
         write_durably(self.record_path(record.job), record.to_line())
 
-    def drop_failures(self, jobs: Collection[str]) -> None:
+    def drop_failures(self, job_ids: Collection[str]) -> None:
         """Delete the records of failed jobs other than these: their entry in the spec was mended or taken out."""
         for record in self.records():
-            if record.status == "failed" and record.job not in jobs:
+            if record.status == "failed" and record.job not in job_ids:
                 self.record_path(record.job).unlink(missing_ok=True)
 
-    def read(self, job: str) -> Record | None:
+    def read(self, job_id: str) -> Record | None:
         """Return the record of a job, or ``None`` if there is none."""
-        path = self.record_path(job)
+        path = self.record_path(job_id)
         return parse_record(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
 
     def records(self) -> list[Record]:

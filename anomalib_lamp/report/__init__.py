@@ -1,4 +1,4 @@
-"""A report of a benchmark: Markdown tables and one HTML page that loads nothing."""
+"""`anomalib-lamp report`: Markdown tables and one HTML page that loads nothing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Normal images made to look unlike normal ones: what stands in for anomalies while there are none."""
+"""Augmentations that make normal images anomalous, for checks without real anomalies."""
 
 from collections.abc import Callable
 

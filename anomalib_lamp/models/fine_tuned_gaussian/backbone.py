@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT_SECONDS = 10
-FORMATS = (".safetensors", ".pth")
-EXAMPLES = 3
+WEIGHT_FORMATS = (".safetensors", ".pth")
+MAX_KEYS_NAMED = 3
 
 
 class Backbone(nn.Module):
@@ -116,8 +116,8 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         msg = (
             f"The pre-trained weights of {name!r} could not be downloaded ({reason}). "
-            f"Two ways out: give weights_path, a file ({' or '.join(FORMATS)}) saved on a machine that has them from "
-            f"timm.create_model({name!r}, pretrained=True).state_dict(); or pre_trained=False for random weights."
+            f"Two ways out: give weights_path, a file ({' or '.join(WEIGHT_FORMATS)}) saved on a machine that has them "
+            f"from timm.create_model({name!r}, pretrained=True).state_dict(); or pre_trained=False for random weights."
         )
         raise ConnectionError(msg) from None
 
@@ -131,7 +131,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         return load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:  # a foreign file can fail in any way
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        msg = f"Expected {path} to hold a state dictionary of tensors, as {' or '.join(FORMATS)}; got {reason}."
+        msg = f"Expected {path} to hold a state dictionary of tensors, as {' or '.join(WEIGHT_FORMATS)}; got {reason}."
         raise ValueError(msg) from None
 
 
@@ -141,8 +141,8 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     wrong = [key for key, value in needed.items() if key not in weights or weights[key].shape != value.shape]
     if not wrong:
         return
-    listed = [f"{key} {tuple(needed[key].shape)}" for key in wrong[:EXAMPLES]]
-    found = [f"{key} {tuple(value.shape)}" for key, value in list(weights.items())[:EXAMPLES]]
+    listed = [f"{key} {tuple(needed[key].shape)}" for key in wrong[:MAX_KEYS_NAMED]]
+    found = [f"{key} {tuple(value.shape)}" for key, value in list(weights.items())[:MAX_KEYS_NAMED]]
     msg = (
         f"{path} does not hold weights of {name!r}: {len(wrong)} of {len(needed)} tensors are missing or of another "
         f"shape. Expected {', '.join(listed)}, ...; the file begins with {', '.join(found)}, .... "

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from anomalib_lamp.functional import mahalanobis
 
-LEAST_SHRINKAGE = 1e-6
-RESOLUTION = 1e-6
+MIN_SHRINKAGE = 1e-6
+FLOAT32_RESOLUTION = 1e-6
 
 
 class Gaussian(nn.Module):
@@ -65,7 +65,7 @@ class Gaussian(nn.Module):
                 "Check the backbone's weights, and that images are in [0, 1]."
             )
             raise ValueError(msg)
-        if deviations.abs().max() <= RESOLUTION * mean.abs().max():
+        if deviations.abs().max() <= FLOAT32_RESOLUTION * mean.abs().max():
             deviations = torch.zeros_like(deviations)
         whitening = torch.linalg.inv(torch.linalg.cholesky(covariance(deviations)))
         self.mean.copy_(mean)
@@ -78,8 +78,8 @@ def covariance(deviations: Tensor) -> Tensor:
     if len(deviations) < 2 or not deviations.any():
         return torch.eye(channels, dtype=deviations.dtype)
     estimate, shrinkage = ledoit_wolf(deviations.numpy())
-    if shrinkage < LEAST_SHRINKAGE:
-        estimate = shrunk_covariance(estimate, LEAST_SHRINKAGE)
+    if shrinkage < MIN_SHRINKAGE:
+        estimate = shrunk_covariance(estimate, MIN_SHRINKAGE)
     return torch.from_numpy(estimate)
 
 

@@ -12,7 +12,7 @@ from anomalib_lamp.functional import gaussian_blur
 from .backbone import Backbone
 from .gaussian import Gaussian, LevelSamples, spatial_mean
 
-WIDEST_LEVEL_IN_MAP = 512
+MAX_MAP_CHANNELS = 512
 
 
 class FineTunedGaussianModel(nn.Module):
@@ -64,9 +64,9 @@ class FineTunedGaussianModel(nn.Module):
         self.backbone = Backbone(backbone, layers).requires_grad_(False)
         shapes = self._level_shapes()
         self.gaussians = nn.ModuleList(Gaussian(channels) for channels, _, _ in shapes)
-        self.levels_in_map = [level for level, shape in enumerate(shapes) if shape[0] <= WIDEST_LEVEL_IN_MAP]
+        self.levels_in_map = [level for level, shape in enumerate(shapes) if shape[0] <= MAX_MAP_CHANNELS]
         if not self.levels_in_map:
-            msg = f"Expected a layer of at most {WIDEST_LEVEL_IN_MAP} channels for the map, got {self.backbone.layers}."
+            msg = f"Expected a layer of at most {MAX_MAP_CHANNELS} channels for the map, got {self.backbone.layers}."
             raise ValueError(msg)
         self.location_gaussians = nn.ModuleList(Gaussian(*shapes[level]) for level in self.levels_in_map)
 
