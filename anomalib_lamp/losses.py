@@ -14,7 +14,7 @@ from anomalib_lamp.functional import (
     reconstruction_error,
 )
 
-BASES = sorted(ERRORS.keys() - {"chroma"})  # chroma ignores brightness, so it is unfit as a training loss
+NOT_A_LOSS = {"chroma"}  # ignores brightness
 REDUCTIONS = ("sum", "mean", "none")
 
 
@@ -58,10 +58,10 @@ class LampLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not callable(base) and not isinstance(base, str):
-            msg = f"Expected base to be a name from {BASES} or a callable, got {type(base).__name__}."
+            msg = f"Expected base to be a name from {base_names()} or a callable, got {type(base).__name__}."
             raise TypeError(msg)
-        if isinstance(base, str) and base not in BASES:
-            msg = f"Expected base to be one of {BASES} or a callable, got {base!r}."
+        if isinstance(base, str) and base not in base_names():
+            msg = f"Expected base to be one of {base_names()} or a callable, got {base!r}."
             raise ValueError(msg)
         if reduction not in REDUCTIONS:
             msg = f"Expected reduction to be one of {list(REDUCTIONS)}, got {reduction!r}."
@@ -109,6 +109,16 @@ class LampLoss(nn.Module):
         """Return the arguments for ``print``."""
         base = repr(self.base) if isinstance(self.base, str) else "<callable>"
         return f"base={base}, amplify={self.amplify}, reduction={self.reduction!r}, eps={self.eps}"
+
+
+def base_names() -> list[str]:
+    """Return the names of the errors that a network can be trained with.
+
+    Example:
+        >>> base_names()
+        ['l1', 'l2', 'msgms', 'ssim']
+    """
+    return sorted(ERRORS.keys() - NOT_A_LOSS)
 
 
 def _check_range(name: str, tensor: Tensor, remedy: str) -> None:
