@@ -132,7 +132,7 @@ def ssim_error(reconstruction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: If the tensors are not images of at least 11 x 11 pixels.
     """
-    _check_images(target, "ssim", SSIM_WINDOW)
+    _check_size(target, "ssim", SSIM_WINDOW)
     c1, c2 = 0.01**2, 0.03**2
     # Variances do not depend on brightness: taken about the image's mean, they lose fewer digits to cancellation.
     shift = target.mean(dim=(-2, -1), keepdim=True).detach()
@@ -165,7 +165,7 @@ def msgms_error(reconstruction: Tensor, target: Tensor) -> Tensor:
 
     Source: Xue et al. 2014 (GMSD); Zavrtanik et al. 2021 (RIAD).
     """
-    _check_images(target, "msgms", MSGMS_SMALLEST_SIDE)
+    _check_size(target, "msgms", MSGMS_SMALLEST_SIDE)
     x, y = reconstruction, target
     size = target.shape[-2:]
     total = _gms_error(x, y)
@@ -193,7 +193,7 @@ def chroma_error(reconstruction: Tensor, target: Tensor) -> Tensor:
         >>> chroma_error(red, grey).flatten()
         tensor([0.1000, 0.0500, 0.0500])
     """
-    _check_images(target, "chroma", 1)
+    _check_size(target, "chroma", 1)
     difference = reconstruction - target
     return (difference - difference.mean(dim=1, keepdim=True)).abs() / 2
 
@@ -314,7 +314,41 @@ def check_pair(reconstruction: Tensor, target: Tensor) -> None:
         raise ValueError(msg)
 
 
-def _check_images(images: Tensor, metric: str, smallest_side: int) -> None:
+def check_unit(name: str, tensor: Tensor, remedy: str, tolerance: float = 0.0) -> None:
+    """Raise ValueError unless there are values and all lie in [0, 1]; NaN fails the comparison too.
+
+    Args:
+        name: What the tensor is, for the message.
+        tensor: Floating point, any shape.
+        remedy: What to do about it, for the message.
+        tolerance: By how much values may exceed the interval.
+    """
+    if tensor.numel() == 0:
+        msg = f"Expected {name} to have at least one element, got shape {tuple(tensor.shape)}."
+        raise ValueError(msg)
+    low, high = tensor.detach().aminmax()
+    if not (low >= -tolerance and high <= 1 + tolerance):
+        what = f"values in [{low.item():.4g}, {high.item():.4g}]"
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            what = f"non-finite values ({(~torch.isfinite(tensor)).sum().item()} of {tensor.numel()})"
+        msg = f"Expected {name} with finite values in [0, 1], got {what}. {remedy}"
+        raise ValueError(msg)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise TypeError or ValueError unless images are floating point in [0, 1]; resizing may overshoot by 0.01.
+
+    Values are not checked while a model is compiled or exported.
+    """
+    if not images.is_floating_point():
+        msg = f"Expected images to be floating point in [0, 1], got {images.dtype}. Convert them by `x.float() / 255`."
+        raise TypeError(msg)
+    if not torch.compiler.is_compiling():
+        remedy = "Scale images to [0, 1]; do not normalise them by mean and deviation in the pre-processor."
+        check_unit("images", images, remedy, tolerance=0.01)
+
+
+def _check_size(images: Tensor, metric: str, smallest_side: int) -> None:
     if images.ndim != 4 or min(images.shape[-2:]) < smallest_side:
         msg = (
             f"Expected images of shape (N, C, H, W) with H and W at least {smallest_side} for {metric!r}, "

@@ -11,6 +11,7 @@ from anomalib_lamp.functional import (
     at_least_float32,
     check_eps,
     check_pair,
+    check_unit,
     reconstruction_error,
 )
 
@@ -81,8 +82,8 @@ class LampLoss(nn.Module):
         check_pair(reconstruction, target)
         check = not torch.compiler.is_compiling()
         if check:
-            _check_range("reconstruction", reconstruction, "End the network with a sigmoid or clamp its output.")
-            _check_range("target", target, "Scale images to [0, 1]; do not normalise them by mean and deviation.")
+            check_unit("reconstruction", reconstruction, "End the network with a sigmoid or clamp its output.")
+            check_unit("target", target, "Scale images to [0, 1]; do not normalise them by mean and deviation.")
         if isinstance(self.base, str):
             return reconstruction_error(reconstruction, target, self.base)
         error = self.base(reconstruction, target)
@@ -93,7 +94,7 @@ class LampLoss(nn.Module):
             )
             raise ValueError(msg)
         if check:
-            _check_range("base error", error, "Scale or clamp what the base returns; LAMP takes the log of 1 - error.")
+            check_unit("base error", error, "Scale or clamp what the base returns; LAMP takes the log of 1 - error.")
         return error
 
     def reduce(self, error: Tensor) -> Tensor:
@@ -119,17 +120,3 @@ def base_names() -> list[str]:
         ['l1', 'l2', 'msgms', 'ssim']
     """
     return sorted(ERRORS.keys() - NOT_A_LOSS)
-
-
-def _check_range(name: str, tensor: Tensor, remedy: str) -> None:
-    """Raise unless there are values and all lie in [0, 1]; NaN fails the comparison too."""
-    if tensor.numel() == 0:
-        msg = f"Expected {name} to have at least one element, got shape {tuple(tensor.shape)}."
-        raise ValueError(msg)
-    low, high = tensor.detach().aminmax()
-    if not (low >= 0 and high <= 1):
-        what = f"values in [{low.item():.4g}, {high.item():.4g}]"
-        if not (torch.isfinite(low) and torch.isfinite(high)):
-            what = f"non-finite values ({(~torch.isfinite(tensor)).sum().item()} of {tensor.numel()})"
-        msg = f"Expected {name} with finite values in [0, 1], got {what}. {remedy}"
-        raise ValueError(msg)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch
+from anomalib.metrics import F1AdaptiveThreshold
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch.utilities import rank_zero_warn
 from scipy.stats import t as student
@@ -70,6 +71,30 @@ class NormalThreshold(Metric):
         return torch.sigmoid(log_odds.mean() + deviations * log_odds.std())
 
 
+class MidpointF1Threshold(F1AdaptiveThreshold):
+    """Threshold of the best F1, halfway between the lowest value called anomalous and the next lower one.
+
+    anomalib's is that lowest value itself, which its comparison with ``>`` then calls normal.
+
+    Example:
+        >>> from anomalib.data import ImageBatch
+        >>> scores, labels = torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([0, 0, 0, 1])
+        >>> metric = MidpointF1Threshold(fields=["pred_score", "gt_label"])
+        >>> metric.update(ImageBatch(image=torch.zeros(4, 3, 8, 8), pred_score=scores, gt_label=labels))
+        >>> metric.compute()
+        tensor(0.6000)
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return the threshold; anomalib's if only one class is present."""
+        lowest = super().compute()
+        values, truth = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        lower = values[values < lowest]
+        if truth.all() or not truth.any() or not len(lower):
+            return lowest
+        return (lowest + lower.max()) / 2
+
+
 class OddsPostProcessor(PostProcessor):
     r"""Thresholds and normalisation for scores and maps in [0, 1], monotone and with the threshold at 0.5.
 
@@ -118,7 +143,10 @@ class OddsPostProcessor(PostProcessor):
         self._set_threshold_metrics()
 
     def _set_threshold_metrics(self) -> None:
-        if self.false_positive_rate is not None:
+        if self.false_positive_rate is None:
+            self._image_threshold_metric = MidpointF1Threshold(fields=["pred_score", "gt_label"], strict=False)
+            self._pixel_threshold_metric = MidpointF1Threshold(fields=["anomaly_map", "gt_mask"], strict=False)
+        else:
             self._image_threshold_metric = NormalThreshold("pred_score", self.false_positive_rate)  # type: ignore[assignment]
             self._pixel_threshold_metric = NormalThreshold("anomaly_map", self.false_positive_rate)  # type: ignore[assignment]
 

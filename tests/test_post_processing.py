@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from anomalib_lamp.post_processing import NormalThreshold, OddsPostProcessor, relative_odds
+from anomalib_lamp.post_processing import MidpointF1Threshold, NormalThreshold, OddsPostProcessor, relative_odds
 
 
 def fitted(scores, labels):
@@ -174,3 +174,35 @@ def test_a_restored_rate_holds_in_the_next_validation():
     restored.on_validation_batch_end(None, None, batches[0])
     restored.on_validation_epoch_end(None, None)
     assert restored.image_threshold == saved.image_threshold
+
+
+def test_the_defect_that_sets_the_threshold_is_called_anomalous():
+    scores, labels = torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([False, False, False, True])
+    post_processor = fitted(scores, labels)
+    assert post_processor.image_threshold == pytest.approx(0.6)
+    batch = post_processor(InferenceBatch(pred_score=scores, anomaly_map=scores[:, None, None].expand(-1, 4, 4)))
+    assert torch.equal(batch.pred_label, labels)
+    assert torch.equal(batch.pred_mask.flatten(1).any(1), labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_midpoint_has_the_best_f1_of_all_thresholds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(30, generator=generator)
+    labels = scores + 0.5 * torch.rand(30, generator=generator) > 0.8
+    metric = MidpointF1Threshold(fields=["pred_score", "gt_label"])
+    metric.update(ImageBatch(image=torch.zeros(30, 3, 4, 4), pred_score=scores, gt_label=labels))
+    threshold = metric.compute()
+
+    def f1(value):
+        called = scores > value
+        return (2 * (called & labels).sum() / (called.sum() + labels.sum())).item()
+
+    ordered = scores.sort().values
+    assert f1(threshold) == pytest.approx(max(f1(value) for value in (ordered[:-1] + ordered[1:]) / 2))
+    assert (scores - threshold).abs().min() > 0
+
+
+def test_good_images_alone_are_all_called_good():
+    scores, labels = torch.tensor([0.1, 0.2, 0.3]), torch.zeros(3, dtype=torch.bool)
+    assert not (scores > fitted(scores, labels).image_threshold).any()

@@ -1,6 +1,6 @@
 """Training images that are not learnt, for models that check themselves on normal images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ class HeldOutImages(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the images and read them."""
-        self.learnt, chosen = self.split(len(trainer.train_dataloader.dataset))  # type: ignore[union-attr]
+        self.learnt, chosen = self.split(number_of_images(trainer.train_dataloader))
         batches = list(training_batches(pl_module, chosen)) if chosen else []
         if batches:
             self._paths = frozenset(path for batch in batches for path in image_paths(batch))
@@ -80,6 +80,23 @@ class HeldOutImages(Callback):
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Forget the images if the training breaks off."""
         self.teardown(*args, **kwargs)
+
+
+def number_of_images(loader: Any) -> int:
+    """Return how many images a training data loader reads.
+
+    Raises:
+        TypeError: If it is not a single data loader over a dataset with a length.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not isinstance(loader, DataLoader) or not isinstance(dataset, Sized):
+        what = type(loader).__name__ if dataset is None else f"one over {type(dataset).__name__}, which has no length"
+        msg = (
+            f"Expected a single training data loader over a dataset with a length, got {what}: images are held out by "
+            "their indices. Give an anomalib datamodule, or one DataLoader of a map-style dataset."
+        )
+        raise TypeError(msg)
+    return len(dataset)
 
 
 def training_batches(pl_module: LightningModule, indices: Sequence[int]) -> Iterator[ImageBatch]:

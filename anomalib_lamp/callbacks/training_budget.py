@@ -20,6 +20,9 @@ class TrainingBudget(Callback):
     A fit that is limited by steps is validated at equal intervals unless the user chose when, and every fit that uses
     up its steps or epochs is validated after its last step.
 
+    Raises:
+        RuntimeError: If the trainer has trained before.
+
     Args:
         max_steps: Optimisation steps of a training.
         validations: How many validations are spread over a training that is limited by steps.
@@ -38,6 +41,7 @@ class TrainingBudget(Callback):
         """Set the steps and the validations of a fit."""
         del pl_module
         if stage == "fit":
+            require_unused(trainer)
             self._limit_steps(trainer)
             self._spread_validations(trainer)
 
@@ -73,6 +77,16 @@ class TrainingBudget(Callback):
         last_of_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.global_step == trainer.max_steps or last_of_epochs:
             stop_after_validation(trainer)
+
+
+def require_unused(trainer: Trainer) -> None:
+    """Raise RuntimeError if a trainer has trained before: it would stop at once, and an untrained model be tested."""
+    if trainer.global_step:
+        msg = (
+            f"Expected a new Engine for every fit, got one that has trained {trainer.global_step} steps and would stop "
+            "at once. Make a new Engine; to go on with a training, give its checkpoint as ckpt_path, too."
+        )
+        raise RuntimeError(msg)
 
 
 def stop_after_validation(trainer: Trainer) -> None:

@@ -103,10 +103,10 @@ def measure_quality(predictions: TestPredictions, image_threshold: float, pixel_
 
 
 def _f1(truth: Tensor, scores: Tensor, threshold: float) -> float | None:
-    """Return the F1 score at a threshold, or ``None`` where there is none."""
+    """Return the F1 score at a threshold, from which on values are anomalous, or ``None`` where there is none."""
     if np.isnan(threshold) or not truth.any():
         return None
-    counts = binary_stat_scores((scores > threshold).flatten(), truth.flatten())
+    counts = binary_stat_scores((scores >= threshold).flatten(), truth.flatten())
     true_positives, false_positives, _, false_negatives, _ = counts.tolist()
     return 2 * true_positives / (2 * true_positives + false_positives + false_negatives)
 

@@ -97,3 +97,10 @@ class TestSeed:
         torch.manual_seed(5)
         make_lamp_ae(seed=1)
         assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_second_fit_with_the_same_engine_is_refused(make_engine, parts):
+    engine = make_engine()
+    engine.fit(make_lamp_ae(max_steps=2), datamodule=parts)
+    with pytest.raises(RuntimeError, match="a new Engine for every fit, got one that has trained 2 steps"):
+        engine.fit(make_lamp_ae(max_steps=2), datamodule=parts)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
 from anomalib_lamp.callbacks import BeforeValidation, HeldOutImages, stop_after_validation
 from anomalib_lamp.callbacks.held_out import training_batches
+from anomalib_lamp.functional import check_images
 
 from .augmentation import AUGMENTATIONS
 from .backbone import Backbone
@@ -20,7 +22,6 @@ from .torch_model import FineTunedGaussianModel
 logger = logging.getLogger(__name__)
 
 CHUNK_SIZE = 16
-RANGE_TOLERANCE = 0.01
 
 
 class StoppingRule:
@@ -128,6 +129,16 @@ class FineTuning(BeforeValidation):
         self._checked_step = -1
         self._map_is_outdated = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse distributed strategies: the backbone that learns is a copy that they would not see."""
+        del pl_module
+        if stage == "fit" and isinstance(trainer.strategy, ParallelStrategy):
+            msg = (
+                "Expected one device and no distributed strategy for FineTunedGaussian, "
+                f"got {type(trainer.strategy).__name__}. Leave out --trainer.strategy."
+            )
+            raise ValueError(msg)
+
     def new_learner(self) -> Backbone:
         """Return a copy of the backbone to train."""
         self.learner = copy.deepcopy(self.model.backbone).requires_grad_()
@@ -142,7 +153,7 @@ class FineTuning(BeforeValidation):
             logger.warning("Too few images to hold some out: the backbone stays frozen.")
             self.learner = None
         if self.learner is not None:
-            check_range(images)
+            check_images(images)
             self.begin(images)
             self.check(trainer.global_step)
         self._map_is_outdated = False  # the weights that were taken over are those that the map was fitted with
@@ -210,19 +221,8 @@ def checked_images(pl_module: LightningModule, indices: Sequence[int]) -> Iterat
     """Read training images (N, 3, H, W) in batches, and check that they are in [0, 1]."""
     for batch in training_batches(pl_module, indices):
         images: Tensor = batch.image  # type: ignore[assignment]
-        check_range(images)
+        check_images(images)
         yield images
-
-
-def check_range(images: Tensor) -> None:
-    """Raise ValueError unless images are in [0, 1]; resizing may overshoot a little."""
-    low, high = images.min().item(), images.max().item()
-    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        msg = (
-            f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. "
-            "The model normalises by itself: do not normalise in the pre-processor."
-        )
-        raise ValueError(msg)
 
 
 def separation(normal: Tensor, augmented: Tensor) -> float:

@@ -7,7 +7,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_lamp.functional import gaussian_blur
+from anomalib_lamp.functional import check_images, gaussian_blur
 
 from .backbone import Backbone
 from .gaussian import Gaussian, LevelSamples, spatial_mean
@@ -138,6 +138,7 @@ class FineTunedGaussianModel(nn.Module):
                 "Resize them, or set image_size."
             )
             raise ValueError(msg)
+        check_images(images)
         levels = self.backbone(images)
         distance = self.distance(levels)
         if self.training:

@@ -7,7 +7,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from anomalib_lamp.functional import errors_by_metric
+from anomalib_lamp.functional import check_images, errors_by_metric
 
 from .anomaly_map import MAP_METRIC
 from .networks import Autoencoder, UNet
@@ -97,7 +97,8 @@ class LampAEModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | InferenceBatch:
         """Return the reconstruction in training mode, the predictions in evaluation mode."""
-        if self.training:
+        if self.training:  # the loss checks images
             return self.reconstruct(images)
+        check_images(images)
         anomaly_map, score = self.map_and_score(self.errors(images))
         return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)

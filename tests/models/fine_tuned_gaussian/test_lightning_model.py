@@ -184,8 +184,14 @@ class TestTraining:
         from anomalib.models.components import AnomalibModule
 
         model = small_model(pre_processor=AnomalibModule.configure_pre_processor((64, 64)))
-        with pytest.raises(ValueError, match=r"images in \[0, 1\], got .* do not normalise in the pre-processor"):
+        with pytest.raises(
+            ValueError, match=r"in \[0, 1\], got .* do not normalise them .* pre-processor"
+        ):
             make_engine().fit(model, datamodule=parts)
+
+    def test_a_distributed_strategy_is_refused_with_the_remedy(self, make_engine, parts):
+        with pytest.raises(ValueError, match=r"got DDPStrategy. Leave out --trainer.strategy"):
+            make_engine(strategy="ddp").fit(small_model(), datamodule=parts)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -110,3 +110,15 @@ class TestModel:
             FineTunedGaussianModel("resnet50", ["layer4"], image_size=(32, 32))
         with pytest.raises(ValueError, match=r"'global_pool' to give maps \(N, C, H, W\), got shape \(1, 512\)"):
             small_model(layers=["global_pool"])
+
+
+def test_images_out_of_range_are_refused_in_evaluation_too():
+    model = small_model().eval()
+    images = torch.rand(2, 3, 32, 40)
+    for wrong, error, message in (
+        (255 * images, ValueError, r"images with finite values in \[0, 1\], got values in .* Scale images"),
+        ((255 * images).to(torch.uint8), TypeError, r"got torch.uint8. Convert them by `x.float\(\) / 255`"),
+        (torch.full_like(images, float("nan")), ValueError, "non-finite values"),
+    ):
+        with pytest.raises(error, match=message):
+            model(wrong)
