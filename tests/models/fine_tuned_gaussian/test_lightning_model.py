@@ -184,9 +184,7 @@ class TestTraining:
         from anomalib.models.components import AnomalibModule
 
         model = small_model(pre_processor=AnomalibModule.configure_pre_processor((64, 64)))
-        with pytest.raises(
-            ValueError, match=r"in \[0, 1\], got .* do not normalise them .* pre-processor"
-        ):
+        with pytest.raises(ValueError, match=r"in \[0, 1\], got .* do not normalise them .* pre-processor"):
             make_engine().fit(model, datamodule=parts)
 
     def test_a_distributed_strategy_is_refused_with_the_remedy(self, make_engine, parts):
