@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import norm
 
-from anomalib_lamp import LampAE, SyntheticParts
+from anomalib_lamp import FineTunedGaussian, LampAE, SyntheticParts
 from anomalib_lamp.callbacks import BestAverage
 from anomalib_lamp.compare.records import Cost, ImageScore, Latency, Metrics, Origin, Record, ResultFolder
 
@@ -64,6 +64,13 @@ def make_lamp_ae(**arguments):
     """Return a tiny LampAE."""
     small = {"width": 4, "depth": 3, "image_size": 64, "max_steps": 4, "seed": 0, "visualizer": False}
     return LampAE(**{**small, **arguments})
+
+
+def make_fine_tuned_gaussian(**arguments):
+    """Return a tiny FineTunedGaussian with random weights."""
+    network = {"backbone": "resnet18", "layers": ["act1", "layer1"], "pre_trained": False, "image_size": 64}
+    steps = {"max_steps": 4, "check_every": 1, "patience": 100}
+    return FineTunedGaussian(**{**network, **steps, "seed": 0, "visualizer": False, **arguments})
 
 
 def best_average(trainer):

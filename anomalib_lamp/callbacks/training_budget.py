@@ -17,8 +17,9 @@ class TrainingBudget(Callback):
     """Give a fit the model's own number of steps unless the user limited epochs or steps.
 
     Lightning turns "no limit given" into 1000 epochs, or into -1 beside a time limit; both are read as "not given".
-    A fit that is limited by steps is validated at equal intervals unless the user chose when, and every fit that uses
-    up its steps or epochs is validated after its last step.
+    A fit that is limited by steps is validated at equal intervals unless the user chose when. Every fit is validated
+    after its last step, whatever ended it (steps, epochs, a time limit, early stopping), so that the model is
+    calibrated and saved as it is then.
 
     Raises:
         RuntimeError: If the trainer has trained before.
@@ -36,6 +37,7 @@ class TrainingBudget(Callback):
         self.max_steps = max_steps
         self.validations = validations
         self.seed = seed
+        self._validated_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Set the steps and the validations of a fit."""
@@ -77,6 +79,19 @@ class TrainingBudget(Callback):
         last_of_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.global_step == trainer.max_steps or last_of_epochs:
             stop_after_validation(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of the step."""
+        del pl_module
+        self._validated_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the last step, if something ended the training after an epoch without a validation."""
+        del pl_module
+        if trainer.enable_validation and self._validated_step != trainer.global_step:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
 
 def require_unused(trainer: Trainer) -> None:

@@ -1,9 +1,11 @@
 """How long a training takes, when it is validated, and that a seed repeats it."""
 
+from datetime import timedelta
+
 import pytest
 import torch
-from helpers import make_lamp_ae, make_parts
-from lightning.pytorch.callbacks import Callback
+from helpers import make_fine_tuned_gaussian, make_lamp_ae, make_parts
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
 from anomalib_lamp import LampAE
 
@@ -104,3 +106,32 @@ def test_a_second_fit_with_the_same_engine_is_refused(make_engine, parts):
     engine.fit(make_lamp_ae(max_steps=2), datamodule=parts)
     with pytest.raises(RuntimeError, match="a new Engine for every fit, got one that has trained 2 steps"):
         engine.fit(make_lamp_ae(max_steps=2), datamodule=parts)
+
+
+class StopsAtAnEpochsEnd(Callback):
+    """Asks to stop, as early stopping does."""
+
+    def on_train_epoch_end(self, trainer, pl_module):  # noqa: ARG002
+        trainer.should_stop = trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: StopsAtAnEpochsEnd(),
+        lambda: EarlyStopping(monitor="train_loss_epoch", patience=1, min_delta=1e9),
+        lambda: Timer(duration=timedelta(milliseconds=50), interval="epoch"),
+    ],
+    ids=["should_stop", "EarlyStopping", "Timer"],
+)
+@pytest.mark.parametrize("make", [make_lamp_ae, make_fine_tuned_gaussian], ids=["LampAE", "FineTunedGaussian"])
+def test_a_training_stopped_at_an_epochs_end_is_validated_and_saved(make_engine, parts, callback, make):
+    counter = CountValidations()
+    model = make(max_steps=50)
+    engine = make_engine(callbacks=[counter, callback()])
+    engine.fit(model, datamodule=parts)
+    steps = engine.trainer.global_step
+    assert 0 < steps < 50
+    assert counter.steps[-1] == steps
+    assert torch.isfinite(model.post_processor.image_threshold)
+    assert torch.load(engine.best_model_path, weights_only=False)["global_step"] == steps
