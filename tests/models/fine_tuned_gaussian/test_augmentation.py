@@ -5,8 +5,6 @@ import torch
 
 from anomalib_lamp.models.fine_tuned_gaussian.augmentation import AUGMENTATIONS, cutout
 
-LAYERS = ["act1", "layer1"]
-
 
 class TestAugmentations:
     @pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())

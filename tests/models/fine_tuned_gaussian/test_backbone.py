@@ -7,14 +7,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anomalib_lamp.models.fine_tuned_gaussian import FineTunedGaussianModel, backbone
+from anomalib_lamp.models.fine_tuned_gaussian import backbone
 from anomalib_lamp.models.fine_tuned_gaussian.backbone import Backbone
 
 LAYERS = ["act1", "layer1"]
-
-
-def small_model(**arguments):
-    return FineTunedGaussianModel(**{"backbone": "resnet18", "layers": LAYERS, "image_size": (32, 40), **arguments})
 
 
 class TestBackbone:

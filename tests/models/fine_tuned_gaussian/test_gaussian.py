@@ -10,12 +10,6 @@ from anomalib_lamp.functional import mahalanobis
 from anomalib_lamp.models.fine_tuned_gaussian import FineTunedGaussianModel
 from anomalib_lamp.models.fine_tuned_gaussian.gaussian import Gaussian
 
-LAYERS = ["act1", "layer1"]
-
-
-def small_model(**arguments):
-    return FineTunedGaussianModel(**{"backbone": "resnet18", "layers": LAYERS, "image_size": (32, 40), **arguments})
-
 
 def correlated(count, channels):
     return torch.randn(count, channels) @ torch.randn(channels, channels) + torch.arange(channels)
