@@ -21,13 +21,13 @@ class TrainingBudget(Callback):
     after its last step, whatever ended it (steps, epochs, a time limit, early stopping), so that the model is
     calibrated and saved as it is then.
 
-    Raises:
-        RuntimeError: If the trainer has trained before.
-
     Args:
         max_steps: Optimisation steps of a training.
         validations: How many validations are spread over a training that is limited by steps.
         seed: Seed of shuffling and training, or ``None`` for torch's global state.
+
+    Raises:
+        RuntimeError: When a fit starts with a trainer that has trained before.
 
     Example:
         >>> trainer = Trainer(callbacks=[TrainingBudget(max_steps=100)], logger=False, accelerator="cpu")
