@@ -39,8 +39,9 @@ def main() -> None:
 
 def _report() -> None:
     """Write a report and say where it is, or why there is none."""
+    arguments = _arguments(report, REPORT)
     try:
-        page = report(**_arguments(report, REPORT))
+        page = report(**arguments)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -300,18 +300,23 @@ def check_eps(eps: float) -> None:
 def check_pair(reconstruction: Tensor, target: Tensor) -> None:
     """Raise TypeError or ValueError unless both are floating point and of the same shape."""
     for name, tensor in (("reconstruction", reconstruction), ("target", target)):
-        if not tensor.is_floating_point():
-            msg = (
-                f"Expected {name} to be floating point with values in [0, 1], got {tensor.dtype}. "
-                "Convert 8-bit images with `image.float() / 255`."
-            )
-            raise TypeError(msg)
+        check_floating_point(name, tensor)
     if reconstruction.shape != target.shape:
         msg = (
             f"Expected reconstruction and target of the same shape, got {tuple(reconstruction.shape)} "
             f"and {tuple(target.shape)}."
         )
         raise ValueError(msg)
+
+
+def check_floating_point(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless a tensor is floating point."""
+    if not tensor.is_floating_point():
+        msg = (
+            f"Expected {name} to be floating point with values in [0, 1], got {tensor.dtype}. "
+            "Convert 8-bit images with `image.float() / 255`."
+        )
+        raise TypeError(msg)
 
 
 def check_unit(name: str, tensor: Tensor, remedy: str, tolerance: float = 0.0) -> None:
@@ -340,9 +345,7 @@ def check_images(images: Tensor) -> None:
 
     Values are not checked while a model is compiled or exported.
     """
-    if not images.is_floating_point():
-        msg = f"Expected images to be floating point in [0, 1], got {images.dtype}. Convert them by `x.float() / 255`."
-        raise TypeError(msg)
+    check_floating_point("images", images)
     if not torch.compiler.is_compiling():
         remedy = "Scale images to [0, 1]; do not normalise them by mean and deviation in the pre-processor."
         check_unit("images", images, remedy, tolerance=0.01)
