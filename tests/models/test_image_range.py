@@ -17,7 +17,7 @@ MODELS = {
     ("change", "error", "message"),
     [
         (lambda x: 255 * x, ValueError, r"images with finite values in \[0, 1\], got values in .* Scale images"),
-        (lambda x: (255 * x).to(torch.uint8), TypeError, r"got torch.uint8. .* with `image.float\(\) / 255`"),
+        (
             lambda x: (255 * x).to(torch.uint8),
             TypeError,
             r"got torch.uint8. Convert 8-bit images with `image.float\(\) / 255`",
