@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from .drawing import Array
+from .drawing.tools import Array
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
-from .drawing import DEFECTS, DRAWING_VERSION, PARTS, draw_defective, draw_good
+from .drawing import DRAWING_VERSION, PARTS, draw_defective, draw_good
 from .files import write_png, written_aside
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class SyntheticParts(AnomalibDataModule):
         for split, number in (("train", asked["num_train"]), ("test", asked["num_test_good"])):
             for i in range(number):
                 write_png(folder / split / "good" / f"{i:03}.png", draw_good(self.category, split, i, seed, size))
-        for defect in DEFECTS:
+        for defect in PARTS[self.category].defects:
             for i in range(asked["num_test_per_defect"]):
                 _, image, mask = draw_defective(self.category, defect, i, seed, size)
                 write_png(folder / "test" / defect / f"{i:03}.png", image)
