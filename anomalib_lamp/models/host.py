@@ -10,6 +10,7 @@ from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import ImageVisualizer
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.pre_processing import AntialiasedPreProcessor
+from anomalib_lamp.visualization import ImagePictures
 
 
 @contextmanager
@@ -84,6 +86,11 @@ class HostDefaults(LightningModule):
         """
         size = image_size or (cls.default_image_size, cls.default_image_size)
         return AntialiasedPreProcessor(Resize(size))
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Return a visualizer that saves a picture of its own for every image."""
+        return ImagePictures()
 
     def configure_post_processor(self, false_positive_rate: float | None = None) -> PostProcessor:
         """Return a post-processor that normalises without clipping.

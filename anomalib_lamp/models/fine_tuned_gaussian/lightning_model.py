@@ -64,7 +64,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
         post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
         evaluator: Evaluator, or ``true`` for anomalib's metrics.
-        visualizer: Visualizer, or ``true`` for anomalib's.
+        visualizer: Visualizer, or ``true`` for anomalib's with a picture of its own for every image.
 
     Raises:
         ValueError: If an argument is unknown or out of range.
