@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch
+from anomalib.deploy import CompressionType
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
@@ -28,6 +30,13 @@ def seeded_weights(seed: int | None) -> Iterator[None]:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         yield
+
+
+def require_package(name: str, purpose: str) -> None:
+    """Raise ModuleNotFoundError unless a package is installed that an export needs."""
+    if find_spec(name) is None:
+        msg = f"The export to OpenVINO needs {name}{purpose}, which is not installed: pip install {name}"
+        raise ModuleNotFoundError(msg, name=name)
 
 
 class HostDefaults(LightningModule):
@@ -66,6 +75,33 @@ class HostDefaults(LightningModule):
             **kwargs: Arguments of ``torch.onnx.export``.
         """
         return super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": 18, **kwargs})  # type: ignore[return-value, call-arg]
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Path:
+        """Export to OpenVINO as anomalib does, but say which package is missing.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without ending.
+            input_size: Height and width of the input, or ``None`` for any size.
+            compression_type: ``fp16`` or one of the ``int8`` kinds, which need the package nncf; ``None`` for none.
+            *args: Further arguments of anomalib's ``to_openvino``.
+            **kwargs: The same.
+
+        Raises:
+            ModuleNotFoundError: If openvino, or nncf where it is needed, is not installed.
+        """
+        require_package("openvino", "")
+        if compression_type not in (None, CompressionType.FP16):
+            require_package("nncf", f" for compression_type {CompressionType(compression_type).value}")
+        return super().to_openvino(export_root, model_file_name, input_size, compression_type, *args, **kwargs)  # type: ignore[misc]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
