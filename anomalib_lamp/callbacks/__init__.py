@@ -6,6 +6,7 @@ from .check_images import CheckImages
 from .float32_weights import Float32Weights
 from .held_out import HeldOutImages
 from .in_memory import TrainingImagesInMemory
+from .one_kind import WarnOfOneKind
 from .training_budget import TrainingBudget, stop_after_validation
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "HeldOutImages",
     "TrainingBudget",
     "TrainingImagesInMemory",
+    "WarnOfOneKind",
     "stop_after_validation",
 ]

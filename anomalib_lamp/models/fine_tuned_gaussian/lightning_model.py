@@ -12,7 +12,14 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 
-from anomalib_lamp.callbacks import CheckImages, Float32Weights, HeldOutImages, TrainingBudget, TrainingImagesInMemory
+from anomalib_lamp.callbacks import (
+    CheckImages,
+    Float32Weights,
+    HeldOutImages,
+    TrainingBudget,
+    TrainingImagesInMemory,
+    WarnOfOneKind,
+)
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
@@ -143,6 +150,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
             Float32Weights(),
             TrainingBudget(self.max_steps, validations=1, seed=self.seed),
             CheckImages(),
+            WarnOfOneKind(),
             TrainingImagesInMemory(),
             self.held_out,
             FitGaussians(self.model, self.held_out, self.load_weights),

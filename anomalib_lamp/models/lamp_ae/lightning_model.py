@@ -21,6 +21,7 @@ from anomalib_lamp.callbacks import (
     HeldOutImages,
     TrainingBudget,
     TrainingImagesInMemory,
+    WarnOfOneKind,
 )
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.corruption import Corruption
@@ -205,6 +206,7 @@ class LampAE(HostDefaults, AnomalibModule):
             Float32Weights(),
             TrainingBudget(self.max_steps, validations=4, seed=self.seed),
             CheckImages(),
+            WarnOfOneKind(),
             TrainingImagesInMemory(),
             self.held_out,
             self.shift,
