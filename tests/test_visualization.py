@@ -1,13 +1,17 @@
 """The picture of a result: which panels it has, and what they show."""
 
+import pickle
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageItem
+from helpers import make_fine_tuned_gaussian, make_lamp_ae
 from PIL import Image
 
 from anomalib_lamp import LampAE
-from anomalib_lamp.visualization import ReconstructionVisualizer
+from anomalib_lamp.visualization import ImagePictures, ReconstructionVisualizer
 
 
 @pytest.fixture
@@ -58,3 +62,31 @@ def test_the_engine_saves_a_picture_of_every_test_image(make_engine, parts, tmp_
         f"{defect}/000.png" for defect in ("scratch", "dent", "contamination", "missing")
     }
     assert Image.open(next(tmp_path.rglob("latest/images/**/*.png"))).size == (5 * 256, 256)
+
+
+def predict_three_lines(make_engine, parts, tmp_path, make_model):
+    """Predict the same names in folders of the same name; return the pictures and how red each image is."""
+    engine, model = make_engine(), make_model(visualizer=True)
+    engine.fit(model, datamodule=parts)
+    for line, red in ((1, 20), (2, 120), (3, 220)):
+        (tmp_path / f"line{line}" / "ng").mkdir(parents=True)
+        picture = Image.new("RGB", (64, 64), (red, 0, 0))
+        picture.putpixel((3, 3), (0, 255, 0))
+        picture.save(tmp_path / f"line{line}" / "ng" / "000.png")
+    engine.predict(model, data_path=tmp_path, return_predictions=False)
+    engine.predict(model, data_path=tmp_path / "line2", return_predictions=False)
+    return {path: np.asarray(Image.open(path))[200, 100, 0] for path in tmp_path.rglob("images/**/*.png")}
+
+
+@pytest.mark.parametrize("make_model", [make_lamp_ae, make_fine_tuned_gaussian])
+def test_images_of_equal_names_have_pictures_of_their_own(make_engine, parts, tmp_path, make_model):
+    pictures = predict_three_lines(make_engine, parts, tmp_path, make_model)
+    names = {path.as_posix().partition("/images/")[2]: red for path, red in pictures.items()}
+    assert names == {"ng/000.png": 20, "line2/ng/000.png": 120, "line3/ng/000.png": 220}
+
+
+def test_the_names_of_images_are_not_exported_with_the_model(item, tmp_path):
+    visualizer = ImagePictures()
+    visualizer.picture_file(item.image_path, Mock(default_root_dir=tmp_path, datamodule=None))
+    assert b"blue" in str(vars(visualizer)).encode()
+    assert b"blue" not in pickle.dumps(visualizer)

@@ -17,6 +17,8 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_lamp.callbacks import CheckImages
+
 from .classes import instantiate
 from .environment import describe_origin
 from .measure import (
@@ -83,7 +85,7 @@ def run_job(job: Job, work: Path) -> Record:
     datamodule, model = prepare(job)
     predictions, validations = TestPredictions(), Validations()
     trainer_arguments = {"logger": False, "enable_progress_bar": False, "devices": 1, **job.config["trainer"]}
-    engine = Engine(callbacks=[predictions, validations], default_root_dir=work, **trainer_arguments)
+    engine = Engine(callbacks=[predictions, validations, CheckImages()], default_root_dir=work, **trainer_arguments)
     _require_budget(job, model)
     train_seconds = _timed(engine.fit, model, datamodule=datamodule)
     epochs, steps = engine.trainer.current_epoch, engine.trainer.global_step

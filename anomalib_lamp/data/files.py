@@ -1,4 +1,4 @@
-"""Writes images, and folders that are either complete or absent."""
+"""Writes images, and folders that are either complete or absent; refuses folders that anomalib will not read."""
 
 import shutil
 import uuid
@@ -7,8 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+from anomalib.data.utils import validate_path
 
 from .drawing.tools import Array
+
+
+def require_readable_root(root: Path, category: str) -> None:
+    """Raise ValueError if anomalib's datasets will refuse a folder because of its name, before it is made.
+
+    Example:
+        >>> require_readable_root(Path("datasets"), "washer")
+    """
+    try:
+        validate_path(root / category, should_exist=False)
+    except ValueError as error:
+        msg = (
+            f"Expected a root in printable ASCII characters, such as anomalib reads, got {root} ({error}). "
+            "Choose another root, or give a relative path or a link to it."
+        )
+        raise ValueError(msg) from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
 from .drawing import DRAWING_VERSION, PARTS, draw_defective, draw_good
-from .files import write_png, written_aside
+from .files import require_readable_root, write_png, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class SyntheticParts(AnomalibDataModule):
         augmentations: Augmentations of every split that has none of its own.
 
     Raises:
-        ValueError: If the category is unknown, a size or count is too small, or (in ``prepare_data``) the folder
-            holds a different drawing.
+        ValueError: If the category is unknown, a size or count is too small, or (in ``prepare_data``) the root is
+            not in printable ASCII characters or the folder holds a different drawing.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -140,6 +140,7 @@ class SyntheticParts(AnomalibDataModule):
 
     def prepare_data(self) -> None:
         """Draw the category's images unless they are there."""
+        require_readable_root(self.root, self.category)
         folder = self.root / self.category
         if self._is_drawn(folder):
             return

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch
+from anomalib.deploy import CompressionType
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import ImageVisualizer
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
@@ -17,6 +20,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.pre_processing import AntialiasedPreProcessor
+from anomalib_lamp.visualization import ImagePictures
 
 
 @contextmanager
@@ -26,6 +30,13 @@ def seeded_weights(seed: int | None) -> Iterator[None]:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         yield
+
+
+def require_package(name: str, purpose: str) -> None:
+    """Raise ModuleNotFoundError unless a package is installed that an export needs."""
+    if find_spec(name) is None:
+        msg = f"The export to OpenVINO needs {name}{purpose}, which is not installed: pip install {name}"
+        raise ModuleNotFoundError(msg, name=name)
 
 
 class HostDefaults(LightningModule):
@@ -65,6 +76,33 @@ class HostDefaults(LightningModule):
         """
         return super().to_onnx(export_root, model_file_name, input_size, **{"opset_version": 18, **kwargs})  # type: ignore[return-value, call-arg]
 
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Path:
+        """Export to OpenVINO as anomalib does, but say which package is missing.
+
+        Args:
+            export_root: Output folder.
+            model_file_name: Name of the file without ending.
+            input_size: Height and width of the input, or ``None`` for any size.
+            compression_type: ``fp16`` or one of the ``int8`` kinds, which need the package nncf; ``None`` for none.
+            *args: Further arguments of anomalib's ``to_openvino``.
+            **kwargs: The same.
+
+        Raises:
+            ModuleNotFoundError: If openvino, or nncf where it is needed, is not installed.
+        """
+        require_package("openvino", "")
+        if compression_type not in (None, CompressionType.FP16):
+            require_package("nncf", f" for compression_type {CompressionType(compression_type).value}")
+        return super().to_openvino(export_root, model_file_name, input_size, compression_type, *args, **kwargs)  # type: ignore[misc]
+
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Return trainer arguments: no validation before training, there is nothing to validate."""
@@ -84,6 +122,11 @@ class HostDefaults(LightningModule):
         """
         size = image_size or (cls.default_image_size, cls.default_image_size)
         return AntialiasedPreProcessor(Resize(size))
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Return a visualizer that saves a picture of its own for every image."""
+        return ImagePictures()
 
     def configure_post_processor(self, false_positive_rate: float | None = None) -> PostProcessor:
         """Return a post-processor that normalises without clipping.

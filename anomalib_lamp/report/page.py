@@ -8,7 +8,7 @@ from anomalib_lamp.report import tables
 from anomalib_lamp.report.elements import Page, Section, Table, number, text
 from anomalib_lamp.report.figures import cost_figures, rank_figures, roc_figures
 from anomalib_lamp.report.gallery import gallery
-from anomalib_lamp.report.selection import MAIN_METRIC, choose_baseline, median_records, order_models
+from anomalib_lamp.report.selection import MAIN_METRIC, choose_baseline, data_of_one_kind, median_records, order_models
 from anomalib_lamp.report.tables import LABELS
 
 METHOD = (
@@ -49,7 +49,7 @@ def make_page(records: Sequence[Record], baseline: str | None = None, folder: Re
     sections = (
         Section("method", "How it was measured", METHOD, (tables.origins(records),)),
         _overview(summaries),
-        _quality(summaries),
+        _quality(summaries, records),
         _failures(records),
         _differences(records, summaries, baseline),
         _ranking(rank(records, MAIN_METRIC), numbers),
@@ -82,7 +82,7 @@ def _overview(summaries: Sequence[Summary]) -> Section:
     return Section("overview", "At a glance", tuple(notes), (tables.overview(summaries),))
 
 
-def _quality(summaries: Sequence[Summary]) -> Section:
+def _quality(summaries: Sequence[Summary], records: Sequence[Record]) -> Section:
     """Return the quality per data set and model."""
     notes = ["Mean ± standard deviation over seeds; the best mean of a data set is bold. No ± means one seed."]
     missing = {
@@ -94,6 +94,11 @@ def _quality(summaries: Sequence[Summary]) -> Section:
         notes.append(
             f"Not measured by finished jobs: {', '.join(gaps)}. A number in brackets is the number of seeds with a "
             "value where it is not that of the finished ones."
+        )
+    one_kind = data_of_one_kind(records)
+    if one_kind:
+        notes.append(
+            f"Tested images are of one kind, all good or all with defects, on {', '.join(one_kind)}: AUROC needs both."
         )
     return Section("quality", "Quality", tuple(notes), (tables.quality(summaries),))
 
@@ -113,7 +118,8 @@ def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseli
     baseline, reason = choose_baseline(summaries, baseline)
     metrics = tables.measured(summaries)
     if not metrics:
-        return Section(name, title, ("No job has finished.",))
+        note = "No finished job has a metric." if finished(records) else "No job has finished."
+        return Section(name, title, (note,))
     if len({summary.model for summary in summaries}) == 1:
         return Section(name, title, ("There is one model: nothing to compare it with.",))
     of_metric = {metric: paired_differences(records, baseline, metric) for metric in metrics}

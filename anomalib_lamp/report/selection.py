@@ -53,6 +53,14 @@ def choose_baseline(summaries: Sequence[Summary], baseline: str | None) -> tuple
     return baseline, reason
 
 
+def data_of_one_kind(records: Sequence[Record]) -> list[str]:
+    """Return the data sets whose tested images are all good or all with defects, which leaves nothing to rank."""
+    kinds: dict[str, set[bool]] = {}
+    for record in finished(records):
+        kinds.setdefault(record.data, set()).update(image.anomalous for image in record.images)
+    return sorted(data for data, anomalous in kinds.items() if len(anomalous) == 1)
+
+
 def median_records(records: Sequence[Record]) -> list[Record]:
     """Return one record per data set and model, the median seed by image AUROC, so that none is picked by hand.
 

@@ -12,7 +12,14 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 
-from anomalib_lamp.callbacks import Float32Weights, HeldOutImages, TrainingBudget, TrainingImagesInMemory
+from anomalib_lamp.callbacks import (
+    CheckImages,
+    Float32Weights,
+    HeldOutImages,
+    TrainingBudget,
+    TrainingImagesInMemory,
+    WarnOfOneKind,
+)
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
@@ -64,7 +71,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
         post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
         evaluator: Evaluator, or ``true`` for anomalib's metrics.
-        visualizer: Visualizer, or ``true`` for anomalib's.
+        visualizer: Visualizer, or ``true`` for anomalib's with a picture of its own for every image.
 
     Raises:
         ValueError: If an argument is unknown or out of range.
@@ -142,6 +149,8 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
             *super().configure_callbacks(),  # type: ignore[misc]
             Float32Weights(),
             TrainingBudget(self.max_steps, validations=1, seed=self.seed),
+            CheckImages(),
+            WarnOfOneKind(),
             TrainingImagesInMemory(),
             self.held_out,
             FitGaussians(self.model, self.held_out, self.load_weights),

@@ -14,7 +14,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
-from anomalib_lamp.callbacks import BestAverage, Float32Weights, HeldOutImages, TrainingBudget, TrainingImagesInMemory
+from anomalib_lamp.callbacks import (
+    BestAverage,
+    CheckImages,
+    Float32Weights,
+    HeldOutImages,
+    TrainingBudget,
+    TrainingImagesInMemory,
+    WarnOfOneKind,
+)
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.losses import LampLoss
@@ -197,6 +205,8 @@ class LampAE(HostDefaults, AnomalibModule):
             *super().configure_callbacks(),  # type: ignore[misc]
             Float32Weights(),
             TrainingBudget(self.max_steps, validations=4, seed=self.seed),
+            CheckImages(),
+            WarnOfOneKind(),
             TrainingImagesInMemory(),
             self.held_out,
             self.shift,
