@@ -94,7 +94,7 @@ STAGE_1 = {
 
 
 def frozen(backbone: str) -> FineTunedGaussian:
-    return FineTunedGaussian(backbone, pre_trained=False, fine_tune=False, seed=0, visualizer=False)
+    return FineTunedGaussian(backbone, weights="random", fine_tune=False, seed=0, visualizer=False)
 
 
 def stage_1(root: Path, name: str) -> dict[str, float]:
@@ -180,7 +180,7 @@ class Watched(FineTuning):
 
 def fine_tune(root: Path, weights: Path, settings: dict, seed: int) -> dict:
     """Return image AUROC frozen, where the rule stops, and at the end of a training that never stops."""
-    common = {**settings, "weights_path": str(weights), "seed": seed, "visualizer": False}
+    common = {**settings, "weights": str(weights), "seed": seed, "visualizer": False}
     data = {"root": root / "MVTecAD", "category": "bottle", "train_batch_size": 16, "num_workers": 0}
     with tempfile.TemporaryDirectory() as results:
         engine = {"accelerator": "cpu", "default_root_dir": results, "logger": False}

@@ -1,5 +1,7 @@
 """Shared fixtures: a small drawn data set, and quiet, single-folder runs of anomalib's Engine."""
 
+import socket
+
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -36,6 +38,17 @@ def make_engine(tmp_path):
         return Engine(**{**options, **arguments})
 
     return make
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail the test at its first look for another machine."""
+
+    def fail(*arguments, **_):
+        pytest.fail(f"looked for the network: {arguments}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def make_lamp_ae(**arguments):
 
 def make_fine_tuned_gaussian(**arguments):
     """Return a tiny FineTunedGaussian with random weights."""
-    network = {"backbone": "resnet18", "layers": ["act1", "layer1"], "pre_trained": False, "image_size": 64}
+    network = {"backbone": "resnet18", "layers": ["act1", "layer1"], "weights": "random", "image_size": 64}
     steps = {"max_steps": 4, "check_every": 1, "patience": 100}
     return FineTunedGaussian(**{**network, **steps, "seed": 0, "visualizer": False, **arguments})
 

@@ -22,7 +22,7 @@ QUICK = {
     FineTunedGaussian: {
         "backbone": "resnet18",
         "layers": "[act1, layer1]",
-        "pre_trained": "false",
+        "weights": "random",
         "image_size": 64,
         "max_steps": 2,
     },

@@ -63,7 +63,7 @@ seeds         Default [0]. Goes to data set and model where they take one.
 trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
 weights       Inside a model, for the tables: imagenet, local or random. By
-              default what its pre_trained and weights_path say.
+              default what its weights or pre_trained says.
 measure       latency_batch_sizes, latency_image_size, export (true, false).
 
 Thresholds come from a tenth of the training images, half of them with drawn
@@ -326,9 +326,9 @@ def _seeded(variant: _Variant, seed: int) -> dict[str, Any]:
 
 
 def _weights(init_args: Mapping[str, Any]) -> str:
-    """Tell from its arguments what a model starts from."""
-    if init_args.get("weights_path"):
-        return "local"
+    """Tell from its arguments what a model starts from: ours have ``weights``, anomalib's ``pre_trained``."""
+    if "weights" in init_args:
+        return {"packaged": "imagenet", "timm": "imagenet", "random": "random"}.get(init_args["weights"], "local")
     return "imagenet" if init_args.get("pre_trained") else "random"
 
 

@@ -97,6 +97,21 @@ def test_weights_are_read_off_the_arguments_or_stated(tmp_path, init_args, weigh
     assert {job.weights for job in read(tmp_path, text) if job.model == "padim"} == {expected}
 
 
+@pytest.mark.parametrize(
+    ("init_args", "expected"),
+    [
+        ("{}", "imagenet"),
+        ("{backbone: resnet18, weights: timm}", "imagenet"),
+        ("{weights: random}", "random"),
+        ("{weights: ./mine.pth}", "local"),
+    ],
+)
+def test_weights_of_our_models_are_read_off_their_argument(tmp_path, init_args, expected):
+    padim = "padim: {class_path: anomalib.models.Padim, init_args: {pre_trained: false}"
+    text = replaced(padim, f"padim: {{class_path: FineTunedGaussian, init_args: {init_args}")
+    assert {job.weights for job in read(tmp_path, text) if job.model == "padim"} == {expected}
+
+
 def test_thresholds_come_from_held_out_training_images(tmp_path):
     arguments = read(tmp_path)[0].config["data"]["init_args"]
     assert (arguments["val_split_mode"], arguments["val_split_ratio"]) == ("synthetic", 0.1)

@@ -28,14 +28,15 @@ VARIANTS = {  # of every registered model: at least one; a model without fails b
             "pooling": "topk",
         },
     },
-    "FineTunedGaussian": {"resnet18": {**SMALL, "backbone": "resnet18", "pre_trained": False}},
+    "FineTunedGaussian": {"resnet18": {**SMALL, "backbone": "resnet18", "weights": "random"}},
 }
+DEFAULTS = ["FineTunedGaussian"]  # also by bare name, with every default: at full size, hence slow
 REGISTERED = [model for model in AnomalibModule.__subclasses__() if model.__module__.startswith("anomalib_lamp.")]
 MODELS = {
-    f"{model.__name__}-{variant}": partial(model, **arguments)
+    f"{model.__name__}-{variant}": partial(get_model, model.__name__, **arguments)
     for model in REGISTERED
     for variant, arguments in VARIANTS[model.__name__].items()
-}
+} | {name: partial(get_model, name) for name in DEFAULTS}
 
 
 def build(name):
@@ -50,7 +51,9 @@ def test_the_registry_has_all_our_models():
     )
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in DEFAULTS else ()) for name in MODELS]
+)
 def trained(request, parts_root, tmp_path_factory):
     """A model after fit and test, with its checkpoint, for every model."""
     from anomalib.engine import Engine

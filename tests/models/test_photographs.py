@@ -12,7 +12,7 @@ GENERATOR = np.random.default_rng(0)
 MODELS = {
     "LampAE": lambda: LampAE(width=4, depth=3, image_size=64, max_steps=3, seed=0, visualizer=False),
     "FineTunedGaussian": lambda: FineTunedGaussian(
-        "resnet18", ["act1", "layer1"], pre_trained=False, image_size=64, max_steps=2, seed=0, visualizer=False
+        "resnet18", ["act1", "layer1"], weights="random", image_size=64, max_steps=2, seed=0, visualizer=False
     ),
 }
 

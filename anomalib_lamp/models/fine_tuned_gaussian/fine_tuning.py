@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
+from anomalib_lamp.backbone import Backbone
 from anomalib_lamp.callbacks import BeforeValidation, HeldOutImages, stop_after_validation
 from anomalib_lamp.callbacks.held_out import training_batches
 from anomalib_lamp.functional import check_images
 
 from .augmentation import AUGMENTATIONS
-from .backbone import Backbone
 from .torch_model import FineTunedGaussianModel
 
 logger = logging.getLogger(__name__)

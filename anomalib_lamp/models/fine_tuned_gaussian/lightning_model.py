@@ -12,6 +12,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 
+from anomalib_lamp.backbone import check_source
 from anomalib_lamp.callbacks import (
     CheckImages,
     Float32Weights,
@@ -42,15 +43,17 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
     fine-tuning (the test images are not touched); the separation is the AUROC of normal distributions fitted to the
     logarithms of the distances, since the counted AUROC reaches 1 too early; the anomaly map (a mean per location, one
     covariance per level, fitted anew after stage 2). Deviates from the authors' earlier frozen model, which
-    ``fine_tune=False`` gives: 256 pixels a side, score squashed into [0, 1). Not measured here with ImageNet weights.
+    ``fine_tune=False`` gives: 256 pixels a side, score squashed into [0, 1), and EfficientNet-Lite0 instead of -B4,
+    because its ImageNet weights are installed with this package.
 
     Args:
         backbone: Name of a convolutional timm network.
         layers: Names of its modules whose outputs are the levels. ``null`` takes stem, stages and head of EfficientNet
             and its relatives, of other networks the levels that timm lists.
-        pre_trained: Whether fitting starts from timm's pre-trained weights, which it may have to download. Loading,
-            testing and exporting a checkpoint needs neither network nor file.
-        weights_path: Local file of weights with timm's names, ``.safetensors`` or ``.pth``, used instead.
+        weights: What fitting starts from: ``packaged`` (ImageNet weights that are installed with this package, of
+            ``tf_efficientnet_lite0`` only), ``timm`` (timm's own of any network, which it may have to download),
+            ``random``, or a local file of weights with timm's names, ``.safetensors`` or ``.pth``. Loading, testing
+            and exporting a checkpoint needs none of them.
         fine_tune: Whether to fine-tune. If not, the Gaussians are fitted to all training images, and that is all.
         augmentations: What held-out images are compared with: some of ``cutout``, ``augmix``, ``confetti``; ``null``
             for all.
@@ -74,10 +77,10 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         visualizer: Visualizer, or ``true`` for anomalib's with a picture of its own for every image.
 
     Raises:
-        ValueError: If an argument is unknown or out of range.
+        ValueError: If an argument is unknown or out of range, or the packaged weights are not of the backbone.
 
     Example:
-        >>> model = FineTunedGaussian("resnet18", pre_trained=False, image_size=64, seed=0)
+        >>> model = FineTunedGaussian(image_size=64, seed=0)
         >>> model.name
         'FineTunedGaussian'
 
@@ -87,10 +90,9 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
 
     def __init__(
         self,
-        backbone: str = "efficientnet_b4",
+        backbone: str = "tf_efficientnet_lite0",
         layers: list[str] | None = None,
-        pre_trained: bool = True,
-        weights_path: str | None = None,
+        weights: str = "packaged",
         fine_tune: bool = True,
         augmentations: list[str] | None = None,
         learning_rate: float = 1e-5,
@@ -126,6 +128,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         if not self.augmentations or set(self.augmentations) - set(AUGMENTATIONS):
             msg = f"Expected augmentations from {list(AUGMENTATIONS)}, got {augmentations}."
             raise ValueError(msg)
+        check_source(weights, backbone)
         with seeded_weights(seed):
             self.model: FineTunedGaussianModel = FineTunedGaussianModel(
                 backbone=backbone,
@@ -133,8 +136,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
                 image_size=self.input_size or (image_size, image_size),
                 smoothing=smoothing,
             )
-        self.pre_trained = pre_trained
-        self.weights_path = weights_path
+        self.weights = weights
         self.fine_tune = fine_tune
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -158,9 +160,8 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         ]
 
     def load_weights(self) -> None:
-        """Load the backbone's weights from the file given or from timm, unless they are to be random."""
-        if self.pre_trained or self.weights_path:
-            self.model.backbone.load_weights(self.weights_path)
+        """Load the backbone's weights from where they are to come from."""
+        self.model.backbone.load_weights(self.weights)
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the mean distance of a batch's images, without those held out; 0 if the backbone stays frozen.

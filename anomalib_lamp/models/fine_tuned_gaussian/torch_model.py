@@ -7,9 +7,9 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_lamp.backbone import Backbone
 from anomalib_lamp.functional import check_images, gaussian_blur
 
-from .backbone import Backbone
 from .gaussian import Gaussian, LevelSamples, spatial_mean
 
 MAX_MAP_CHANNELS = 512
@@ -50,7 +50,7 @@ class FineTunedGaussianModel(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "efficientnet_b4",
+        backbone: str = "tf_efficientnet_lite0",
         layers: Sequence[str] | None = None,
         image_size: tuple[int, int] = (256, 256),
         smoothing: float = 4.0,

