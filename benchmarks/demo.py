@@ -16,7 +16,7 @@ def main(category: str = "washer", max_steps: int = 300, sheet: Path | None = No
     """Train, test, and put one picture of every kind of defect on a sheet.
 
     Args:
-        category: Kind of part: washer, connector, fabric or tablets.
+        category: Kind of part: washer, connector, fabric, tablets, bolt, component or steel.
         max_steps: Optimisation steps of 16 images.
         sheet: Where the sheet is saved; beside the single pictures if not given.
     """

@@ -20,9 +20,18 @@ class SyntheticParts(AnomalibDataModule):
     """Photograph-like parts with defects and masks, drawn once from a seed; nothing is downloaded.
 
     The images go to ``<root>/<category>`` in MVTec AD's folder layout. Good parts vary in light, pose, texture, blur
-    and noise. Defects (scratch, dent, contamination, missing) vary from obvious to faint. Image ``i`` depends only on
-    ``drawing_seed``, ``category``, ``size``, its split, its defect and ``i``; other versions of NumPy or OpenCV
-    may round some pixels differently.
+    and noise. Defects vary from obvious to faint. Image ``i`` depends only on ``drawing_seed``, ``category``, ``size``,
+    its split, its defect and ``i``; other versions of NumPy or OpenCV may round some pixels differently.
+
+    Washers, connectors, fabric and tablets have the defects ``scratch``, ``dent``, ``contamination`` and ``missing``.
+    Three categories have their own:
+
+    - ``bolt``: a bolt turned freely on ground with dust, which is no defect; ``scratch`` (on the neck), ``flattened``
+      (turns of the thread), ``nicked`` (the side of the thread), ``contamination``.
+    - ``component``: a transistor that lies alike above a perforated board; ``cut`` and ``bent`` (a lead), ``turned``,
+      ``missing``. The masks of the last two cover up to 40 % of the image, all others at most 10 %.
+    - ``steel``: a brushed sheet with lines, smears and pits that are no defects; ``scratch`` (across the brushing),
+      ``dent``, ``contamination``, ``rust``.
 
     Difficulty with the default drawing, as image / pixel AUROC on the test images, one run with seed 0 on the CPU
     (``benchmarks/results/quick.jsonl``). LampAE learns 300 steps of 16 images; PaDiM is anomalib 2.7.0's with a
@@ -37,15 +46,17 @@ class SyntheticParts(AnomalibDataModule):
     tablets    0.79 / 0.93  0.54 / 0.79
     =========  ===========  ===========
 
-    Tablets lie at random places and angles and fabric has no fixed pattern; aligned parts are easier.
+    Tablets lie at random places and angles and fabric has no fixed pattern; aligned parts are easier. Bolt, component
+    and steel were not measured yet.
 
     Args:
         root: Folder that holds the categories; each category is drawn into its own folder below it.
-        category: ``"washer"``, ``"connector"``, ``"fabric"`` or ``"tablets"``.
+        category: ``"washer"``, ``"connector"``, ``"fabric"``, ``"tablets"``, ``"bolt"``, ``"component"`` or
+            ``"steel"``.
         size: Pixels along each side of the square images, 32 or more.
         num_train: Number of good training images.
         num_test_good: Number of good test images.
-        num_test_per_defect: Number of test images with each of the four defects.
+        num_test_per_defect: Number of test images with each of the category's four defects.
         drawing_seed: Seed of the drawing; another one gives other images of the same parts.
         train_batch_size: Images in a training batch.
         eval_batch_size: Images in a validation, test or prediction batch.

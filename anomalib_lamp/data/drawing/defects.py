@@ -10,10 +10,10 @@ from .scene import PiecesScene, Scene
 from .tools import Array, blend, blob, coordinates, draw_path, light_direction, noise, place_on, tint
 
 
-def draw_scratch(rng: Generator, scene: Scene) -> tuple[Array, Array]:
-    """A thin curved line, brighter or darker than the part."""
+def draw_scratch(rng: Generator, scene: Scene, directions: tuple[float, float] = (0, 2 * np.pi)) -> tuple[Array, Array]:
+    """A thin curved line, brighter or darker than the part, that starts in a direction of the given range."""
     size = len(scene.part)
-    turn, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.34)
+    turn, length = rng.uniform(*directions), rng.uniform(0.1, 0.34)
     bend = turn + np.linspace(0, rng.uniform(-0.9, 0.9), 40) + 0.15 * np.cumsum(rng.normal(0, 0.25, 40))
     path = complex(*place_on(rng, scene.part)) + np.cumsum(np.exp(1j * bend)) * length / 40
     thickness = max(1, round(size * rng.uniform(0.003, 0.008)))
@@ -23,8 +23,8 @@ def draw_scratch(rng: Generator, scene: Scene) -> tuple[Array, Array]:
     return scene.image + float(tone) * alpha * depth, alpha
 
 
-def draw_dent(rng: Generator, scene: Scene) -> tuple[Array, Array]:
-    """A shallow dent: dark on the side of the light, bright on the other."""
+def draw_dent(rng: Generator, scene: Scene, depths: tuple[float, float] = (0.3, 1.4)) -> tuple[Array, Array]:
+    """A shallow dent: dark on the side of the light, bright on the other; the depth is drawn from the given range."""
     size = len(scene.part)
     x, y = place_on(rng, scene.part)
     radius, (lx, ly) = rng.uniform(0.025, 0.075), light_direction(rng)
@@ -32,7 +32,7 @@ def draw_dent(rng: Generator, scene: Scene) -> tuple[Array, Array]:
     gx, gy = coordinates(size)
     hollow = np.exp(-((gx - x) ** 2 + (gy - y) ** 2) / (0.6 * radius**2))
     slope = ((gx - x) * lx + (gy - y) * ly) / radius
-    factor = 1 - hollow * (rng.uniform(0.3, 1.4) * slope + rng.uniform(0, 0.15))
+    factor = 1 - hollow * (rng.uniform(*depths) * slope + rng.uniform(0, 0.15))
     shine = scene.image + 0.2  # dark parts reflect light too
     return scene.image + alpha * (factor - 1) * shine, alpha
 

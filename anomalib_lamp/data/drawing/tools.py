@@ -24,9 +24,12 @@ def coordinates(size: int) -> tuple[Array, Array]:
     return axis[None, :], axis[:, None]
 
 
-def pose(rng: Generator, size: int) -> tuple[Array, Array, Callable[[Array], Array]]:
-    """Slightly shifted, turned and scaled coordinates of the part, and the way back from part to image."""
-    dx, dy, turn, zoom = (rng.uniform(-v, v) for v in (0.02, 0.02, math.radians(3), 0.03))
+def pose(rng: Generator, size: int, play: float = 1.0) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """Slightly shifted, turned and scaled coordinates of the part, and the way back from part to image.
+
+    With a ``play`` of 1 the shift is at most 0.02, the turn 3 degrees and the scale 3 % to either side.
+    """
+    dx, dy, turn, zoom = (rng.uniform(-v * play, v * play) for v in (0.02, 0.02, math.radians(3), 0.03))
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = coordinates(size)
     x, y = (x - dx) / (1 + zoom), (y - dy) / (1 + zoom)
@@ -68,10 +71,14 @@ def light_direction(rng: Generator) -> tuple[float, float]:
     return math.cos(angle), math.sin(angle)
 
 
+def _slopes(height: Array) -> tuple[Array, Array]:
+    scale = len(height) / 8
+    return cv2.Sobel(height, -1, 1, 0, scale=scale), cv2.Sobel(height, -1, 0, 1, scale=scale)
+
+
 def relief(height: Array, light: tuple[float, float], strength: float) -> Array:
     """Brightness factor of a surface lit from the side; 1 where it lies flat."""
-    scale = height.shape[0] / 8
-    gx, gy = cv2.Sobel(height, -1, 1, 0, scale=scale), cv2.Sobel(height, -1, 0, 1, scale=scale)
+    gx, gy = _slopes(height)
     return 1 - strength * (light[0] * gx + light[1] * gy) / np.sqrt(1 + gx * gx + gy * gy)
 
 
@@ -105,3 +112,22 @@ def place_on(rng: Generator, part: Array) -> tuple[float, float]:
     rows, columns = np.nonzero(part > 0.9)
     k = rng.integers(len(rows))
     return float(columns[k] + 0.5) / len(part) - 0.5, float(rows[k] + 0.5) / len(part) - 0.5
+
+
+def metallic(height: Array, light: tuple[float, float]) -> Array:
+    """Brightness of a polished surface lit from the side: a highlight towards the light, a dark band away from it."""
+    gx, gy = _slopes(height)
+    upward = 1 / np.sqrt(1 + gx * gx + gy * gy)
+    facing = -(light[0] * gx + light[1] * gy) * upward  # -1 away from the light, 1 towards it
+    highlight = np.exp(-(((facing - 0.55) / 0.2) ** 2)) - 0.45 * np.exp(-(((facing + 0.35) / 0.25) ** 2))
+    return 0.36 + 0.16 * upward + 0.22 * facing + 0.4 * highlight
+
+
+def difference(before: Array, after: Array) -> Array:
+    """Coverage of where two drawings differ, without gaps inside."""
+    differs = (np.abs(before - after).max(axis=0) > 0.02).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    outlines, _ = cv2.findContours(
+        cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    return cv2.drawContours(differs, outlines, -1, 1, cv2.FILLED).astype(np.float32)
