@@ -50,21 +50,22 @@ def draw_bolt(rng: Generator, size: int) -> BoltScene:
     radius = _radius(u, v, rng.uniform(0, 1))
     tone, rough = rng.uniform(0.85, 1.0), noise(rng, size, size // 6, size // 6)
 
-    def shape(radius: Array) -> Array:
-        ends = np.maximum(_STATIONS[0] - u, u - _STATIONS[-1])
-        return cover(zoom * np.maximum(np.abs(v) - radius, ends), size)
+    beyond = np.maximum(_STATIONS[0] - u, u - _STATIONS[-1])
+
+    def silhouette(radius: Array) -> Array:
+        return cover(zoom * np.maximum(np.abs(v) - radius, beyond), size)
 
     def redraw(reshape: Reshape) -> Array:
-        changed = reshape(u, v, radius)
+        changed = np.maximum(reshape(u, v, radius), 0)
         height = zoom * np.sqrt(np.maximum(changed**2 - v**2, 0))
         bare = np.clip((radius - changed) / 0.01, 0, 1)  # fresh metal is bright and rough
         metal = tone * metallic(cv2.GaussianBlur(height, (0, 0), size / 512), light) * (1 + finish)
         metal += bare * (0.14 + 0.16 * rough)
-        part = shape(changed)
+        part = silhouette(changed)
         below = tint(shadowed(ground, part, light, 0.022), 1.0, 0.99, 0.97)
         return blend(below, tint(metal, 0.98, 0.98, 1.0), part)
 
-    part = shape(radius)
+    part = silhouette(radius)
     neck = part * (u > _NECK[0]) * (u < _NECK[1])
     return BoltScene(redraw(lambda _u, _v, unchanged: unchanged), part, neck, redraw)
 
