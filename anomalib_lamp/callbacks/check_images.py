@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from anomalib.data import AnomalibDataModule, ImageBatch, PredictDataset
@@ -118,13 +119,10 @@ class CheckImages(Callback):
         self.on_test_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Log the name of the file that a test or a prediction could not read."""
+        """Log the name of a file that could not be read, by a test, a prediction or a datamodule that is set up."""
         del pl_module
-        loaders = {TrainerFn.TESTING: "test_dataloaders", TrainerFn.PREDICTING: "predict_dataloaders"}
-        if isinstance(exception, OSError | SyntaxError) and trainer.state.fn in loaders:
-            datasets = datasets_of(getattr(trainer, loaders[trainer.state.fn]))
-            paths = (path for dataset in datasets for path in (*images_of(dataset), *masks_of(dataset)))
-            unreadable = next((look for look in map(look_at, paths) if look.error), None)
+        if isinstance(exception, OSError | SyntaxError):
+            unreadable = next((look for look in map(look_at, files_at_hand(trainer)) if look.error), None)
             if unreadable:
                 logger.error("Cannot be read: %s (%s)", unreadable.path, unreadable.error)
 
@@ -156,6 +154,21 @@ def datasets_of(loaders: Any) -> Iterator[Any]:
     """Return the datasets of a data loader, or of a collection of them."""
     for loader in CombinedLoader(loaders, "sequential").flattened:
         yield getattr(loader, "dataset", None)
+
+
+def files_at_hand(trainer: Trainer) -> Iterator[str]:
+    """Return the image and mask files that a trainer reads or whose datamodule draws anomalies on."""
+    loaders = {TrainerFn.TESTING: "test_dataloaders", TrainerFn.PREDICTING: "predict_dataloaders"}
+    for dataset in datasets_of(getattr(trainer, loaders.get(trainer.state.fn, "val_dataloaders"))):  # type: ignore[arg-type]
+        yield from (*images_of(dataset), *masks_of(dataset))
+    yield from files_to_draw_on(getattr(trainer, "datamodule", None))
+
+
+def files_to_draw_on(datamodule: Any) -> Iterator[str]:
+    """Return all images in the folders of the training images: anomalib draws synthetic anomalies on some of them."""
+    folders = {Path(path).parent for path in images_of(getattr(datamodule, "train_data", None))}
+    for folder in sorted(folders):
+        yield from image_files(sorted(folder.iterdir()))
 
 
 def images_of(dataset: Any) -> list[str]:

@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_lamp.callbacks import CheckImages
+from anomalib_lamp.callbacks.check_images import files_to_draw_on, require_readable
+from anomalib_lamp.data.image_files import look_at
 
 from .classes import instantiate
 from .environment import describe_origin
@@ -150,7 +152,11 @@ def prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = instantiate(job.config["data"])
     datamodule.prepare_data()
-    datamodule.setup(TrainerFn.FITTING)  # as the trainer calls it; otherwise it would draw again
+    try:
+        datamodule.setup(TrainerFn.FITTING)  # as the trainer calls it; otherwise it would draw again
+    except (OSError, SyntaxError):  # Pillow's, without the file's name
+        require_readable(map(look_at, files_to_draw_on(datamodule)))
+        raise
     seed_everything(job.seed, workers=True, verbose=False)
     return datamodule, instantiate(job.config["model"])
 

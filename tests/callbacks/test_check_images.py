@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_lamp.callbacks.check_images import are_constant
-from anomalib_lamp.compare.job import Job, run_job
+from anomalib_lamp.compare.job import Job, prepare, run_job
 
 GREY_16_BIT = np.linspace(300, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
 UNIT_FLOATS = (GREY_16_BIT / 65535).astype(np.float32)
@@ -198,6 +198,25 @@ def test_a_file_that_a_prediction_cannot_read_is_named(make_engine, parts, tmp_p
     with caplog.at_level(logging.ERROR), pytest.raises(OSError, match=r"truncated|broken"):
         engine.predict(model, dataloaders=loader)
     assert f"Cannot be read: {folder / '002.png'} (OSError" in caplog.text
+
+
+@MODELS
+def test_a_file_that_no_anomaly_can_be_drawn_on_is_named(make_engine, washers, caplog, make_model):
+    for path in (washers / "train" / "good").iterdir():
+        truncate(path)
+    parts = make_parts(washers.parent, val_split_mode="synthetic")
+    with caplog.at_level(logging.ERROR), pytest.raises(OSError, match="truncated"):
+        make_engine().fit(make_model(), datamodule=parts)
+    assert f"Cannot be read: {washers / 'train' / 'good' / '000.png'} (OSError" in caplog.text
+
+
+def test_compare_names_a_file_that_no_anomaly_can_be_drawn_on(washers):
+    for path in (washers / "train" / "good").iterdir():
+        truncate(path)
+    data = {"root": str(washers.parent), "category": "washer", "num_workers": 0, "val_split_mode": "synthetic"}
+    config = {"data": {"class_path": "anomalib.data.MVTecAD", "init_args": data}}
+    with pytest.raises(ValueError, match=r"got 8 that cannot: .*train/good/000\.png \(OSError"):
+        prepare(Job("washer", "Padim", {}, 0, "random", config))
 
 
 def test_sound_images_give_no_warning(make_engine, parts):
