@@ -1,4 +1,4 @@
-"""The one place that touches anomalib's registries."""
+"""The one place that touches anomalib's registries, and timm's."""
 
 import importlib.metadata
 import re
@@ -9,11 +9,11 @@ HOST_MINIMUM = (2, 7)
 
 
 def register() -> None:
-    """Make our models and datamodules known to anomalib under their bare and dotted names. Idempotent.
+    """Make our models and datamodules known to anomalib, and our network to timm. Idempotent.
 
     Importing :mod:`anomalib_lamp` calls this. Afterwards ``get_model("lamp_ae")``, ``get_model({"class_path": ...})``
     with ``LampAE``, ``anomalib_lamp.LampAE`` or ``anomalib.models.LampAE``, ``get_datamodule``, ``anomalib benchmark``
-    and the command line find them.
+    and the command line find them. Models that take the name of a timm network take ``efficientnet_lite0_packaged``.
 
     Raises:
         ImportError: If anomalib is missing or older than 2.7.
@@ -27,11 +27,16 @@ def register() -> None:
     require_host()
     # The start-up hook calls this at the end of `import anomalib.models`, when it is not an attribute of anomalib yet.
     host_models, host_data = import_module("anomalib.models"), import_module("anomalib.data")
+    from timm.models import is_model, register_model
+
     from anomalib_lamp import data, models
+    from anomalib_lamp.timm_network import efficientnet_lite0_packaged
 
     _publish(models, host_models)
     _publish(data, host_data)
     host_models.ALLOWED_MODULES.add("anomalib_lamp")
+    if not is_model(efficientnet_lite0_packaged.__name__):
+        register_model(efficientnet_lite0_packaged)
 
 
 def _publish(ours: ModuleType, host: ModuleType) -> None:

@@ -105,6 +105,12 @@ class TestWeights:
         ):
             Backbone("resnet18", LAYERS).load_weights("packaged")
 
+    @pytest.mark.usefixtures("no_network")
+    def test_a_network_that_brings_its_weights_along_needs_no_hub(self):
+        ours = Backbone("efficientnet_lite0_packaged", ["blocks.1"])
+        ours.load_weights("timm")
+        assert torch.equal(ours.network.conv_stem.weight, load_packaged_weights()["conv_stem.weight"])
+
     def test_random_weights_stay_as_they_were_drawn(self):
         ours = Backbone("resnet18", LAYERS)
         before = copy.deepcopy(ours.state_dict())

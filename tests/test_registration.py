@@ -8,6 +8,7 @@ import sys
 import anomalib.data
 import anomalib.models
 import pytest
+import timm
 from anomalib.data import AnomalibDataModule, MVTecAD, get_datamodule
 from anomalib.models import AnomalibModule, get_model, list_models
 
@@ -53,6 +54,12 @@ def test_mvtec_is_mvtecad_by_another_name():
     assert ours.name == theirs.name == "MVTecAD"
     assert {**vars(ours), "_log_hyperparams": 0}.keys() == {**vars(theirs), "_log_hyperparams": 0}.keys()
     assert (ours.root, ours.train_batch_size) == (theirs.root, theirs.train_batch_size)
+
+
+def test_the_network_is_known_to_timm_and_not_registered_twice(recwarn):
+    assert timm.is_model("efficientnet_lite0_packaged")
+    anomalib_lamp.register()
+    assert not [warning for warning in recwarn if "Overwriting" in str(warning.message)]
 
 
 def test_registering_again_changes_nothing():
