@@ -108,7 +108,7 @@ class SpecError(ValueError):
 
     def __init__(self, path: Path, problems: Sequence["Problem"]) -> None:
         self.problems = sorted(problems, key=lambda problem: problem.line)
-        lines = [f"{path}:{problem.line}: {shorten(problem.text)}" for problem in self.problems]
+        lines = [f"{path}:{problem.line}: {shorten(' '.join(problem.text.split()))}" for problem in self.problems]
         super().__init__("\n".join([f"{len(lines)} problem(s); nothing was run.", *lines]))
 
 
@@ -360,7 +360,11 @@ class _Reader:
         if not isinstance(class_path, str):
             self._problem(place, f"expected the class_path of a {base.__name__}, got {class_path!r}")
             return None
-        cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
+        try:
+            cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
+        except Exception as error:  # whatever a module does when it is imported
+            self._problem(place, f"importing {class_path!r} failed: {type(error).__name__}: {error}")
+            return None
         if isinstance(cls, type) and issubclass(cls, base):
             return cls
         names = [name for name in package.__all__ if is_proper_subclass(getattr(package, name, None), base)]

@@ -114,6 +114,8 @@ def test_thresholds_come_from_held_out_training_images(tmp_path):
         ("SyntheticParts", "SynteticParts", 3, "no AnomalibDataModule is called 'SynteticParts'; did you mean Synth"),
         ("class_path: LampAE", "class_path: LampEA", 8, "no AnomalibModule is called 'LampEA'; did you mean LampAE"),
         ("anomalib.models.Padim", "no.such.Padim", 14, "no AnomalibModule is called 'no.such.Padim'"),
+        ("anomalib.models.Padim", ".Padim", 14, "importing '.Padim' failed: ValueError: Empty module name"),
+        ("anomalib.models.Padim", "helpers.EVIL", 14, "no AnomalibModule is called 'helpers.EVIL'"),
         ("max_steps", "max_step", 10, "unknown key 'max_step'; did you mean max_steps"),
         ("max_steps: 7", "max_steps: seven", 10, "max_steps"),
         ("base_loss", "base_los", 13, "unknown key 'base_los'; did you mean base_loss"),

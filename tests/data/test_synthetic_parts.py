@@ -14,6 +14,7 @@ from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 
 from anomalib_lamp.data import synthetic_parts
 from anomalib_lamp.data.drawing import DEFECTS, PARTS, draw_defective, draw_good
+from anomalib_lamp.data.files import write_png
 from anomalib_lamp.data.synthetic_parts import SyntheticParts
 
 SMALL = {"size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
@@ -174,6 +175,13 @@ def test_broken_off_drawing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         SyntheticParts(tmp_path, **SMALL).prepare_data()
     assert [path.name for path in tmp_path.iterdir()] == [".washer.lock"]
+
+
+def test_an_image_that_cannot_be_encoded_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(OSError, match=r"can be written as PNG to .*a\.png, got shape \(2, 3\) of uint8"):
+        write_png(tmp_path / "a.png", np.zeros((2, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drawing_that_was_killed_is_cleaned_up_by_the_next(tmp_path):
