@@ -42,7 +42,7 @@ def _report() -> None:
     arguments = _arguments(report, REPORT)
     try:
         page = report(**arguments)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     print(f"Page: {page}\nTables as Markdown: {page.with_suffix('.md')}")

@@ -3,7 +3,9 @@
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -78,26 +80,49 @@ def best_average(trainer):
     return next(callback for callback in trainer.callbacks if isinstance(callback, BestAverage))
 
 
-class DiesOnce(LampAE):
-    """Kills its process in the first training that sees no marker file, as the system does when memory is exhausted.
-
-    Workers of the runner import it by name.
+class Misbehaves(LampAE):
+    """Does something bad when its training starts. Workers of the runner import it by name.
 
     Args:
-        marker: File that says that it has died before.
-        max_steps: As LampAE's.
-        width: As LampAE's.
-        image_size: As LampAE's.
+        how: A signal that it sends to its own process, or the name of one of its methods.
+        argument: Of the method.
+        marker: File that says that it has done so before; with it, it does so once.
     """
 
-    def __init__(self, marker: str, max_steps: int = 1, width: int = 4, image_size: int = 64) -> None:
-        super().__init__(max_steps=max_steps, width=width, image_size=image_size, visualizer=False)
-        self.marker = Path(marker)
+    def __init__(self, how: str, argument: str = "", marker: str | None = None) -> None:
+        super().__init__(max_steps=1, width=4, image_size=64, visualizer=False)
+        self.how, self.argument, self.marker = how, argument, marker
 
-    def on_fit_start(self) -> None:
-        if not self.marker.exists():
-            self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+    def on_train_start(self) -> None:
+        if self.marker is not None:
+            if Path(self.marker).exists():
+                return
+            Path(self.marker).touch()
+        if self.how.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.how))
+        else:
+            getattr(self, self.how)(self.argument)
+
+    def exits(self, status: str) -> None:
+        print("about to exit", flush=True)
+        os._exit(int(status))
+
+    def hangs(self, _: str) -> None:
+        print("about to hang", flush=True)
+        time.sleep(1000)
+
+    def shouts(self, length: str) -> None:
+        raise ValueError("x" * int(length))
+
+    def wanders(self, folder: str) -> None:
+        os.chdir(folder)
+        print("gone to", folder)
+
+    def fills_the_disk(self, _: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    def dies_while_saving(self, _: str) -> None:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 
 
 class NotesStartMethod(LampAE):

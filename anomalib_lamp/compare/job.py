@@ -49,6 +49,8 @@ class Job:
         weights: What the model starts from: ``imagenet``, ``local`` or ``random``.
         config: Everything that decides the result: classes, all init arguments, trainer arguments, measurements.
         line: Line of the spec where the data set stands.
+        timeout: Seconds after which the job is stopped; ``None`` for no limit.
+        base: Folder that a relative root of the data set starts from.
     """
 
     data: str
@@ -58,11 +60,25 @@ class Job:
     weights: str
     config: dict[str, Any] = field(repr=False)
     line: int = 1
+    timeout: float | None = None
+    base: Path = field(default_factory=Path.cwd, repr=False)
 
     @cached_property
     def id(self) -> str:
         """Return the identity of the job: the same resolved configuration is the same job."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """Return the data set's class and init arguments, its root as an absolute path.
+
+        ``config`` keeps the root as it was written, so that the job is the same one on another machine.
+        """
+        config = self.config["data"]
+        if "root" not in config["init_args"]:
+            return config
+        root = self.base / Path(config["init_args"]["root"] or "").expanduser()
+        return config | {"init_args": config["init_args"] | {"root": str(root)}}
 
     def __str__(self) -> str:
         """Return what people call the job."""
@@ -150,7 +166,7 @@ class Validations(Callback):
 def prepare(job: Job) -> tuple[AnomalibDataModule, AnomalibModule]:
     """Return the datamodule and the model, each made from the job's seed, whatever the other draws."""
     seed_everything(job.seed, workers=True, verbose=False)
-    datamodule = instantiate(job.config["data"])
+    datamodule = instantiate(job.data_config)
     datamodule.prepare_data()
     try:
         datamodule.setup(TrainerFn.FITTING)  # as the trainer calls it; otherwise it would draw again

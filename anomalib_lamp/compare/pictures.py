@@ -23,6 +23,9 @@ def save_pictures(predictions: TestPredictions, folder: Path) -> None:
     Args:
         predictions: What the model gave for the test set.
         folder: Where the pictures go.
+
+    Raises:
+        OSError: If a picture cannot be written.
     """
     maps = predictions.maps
     if maps is None:
@@ -33,7 +36,7 @@ def save_pictures(predictions: TestPredictions, folder: Path) -> None:
         heat = ((maps[index] - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
         mask = None if predictions.masks is None else predictions.masks[index].numpy()
         picture = _picture(_read(predictions.paths[index]), mask, heat)
-        cv2.imwrite(str(folder / f"{name}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        Image.fromarray(picture).save(folder / f"{name}.jpg", quality=85)  # raises where cv2.imwrite returns False
 
 
 def _cases(scores: Tensor, labels: Tensor) -> list[tuple[str, int]]:
@@ -50,9 +53,9 @@ def _cases(scores: Tensor, labels: Tensor) -> list[tuple[str, int]]:
 
 
 def _read(path: str) -> np.ndarray:
-    """Return an image in OpenCV's order of colours, whatever format anomalib could read."""
+    """Return an image in RGB, whatever format anomalib could read."""
     with Image.open(path) as image:
-        return cv2.cvtColor(np.array(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+        return np.array(image.convert("RGB"))
 
 
 def _picture(image: np.ndarray, mask: np.ndarray | None, heat: np.ndarray) -> np.ndarray:
@@ -62,7 +65,7 @@ def _picture(image: np.ndarray, mask: np.ndarray | None, heat: np.ndarray) -> np
     if mask is not None:
         mask = cv2.resize(mask.astype(np.uint8), (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(outlined, contours, -1, (0, 0, 255), 2)
+        cv2.drawContours(outlined, contours, -1, (255, 0, 0), 2)
     heat = cv2.resize((heat * 255).astype(np.uint8), (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_LINEAR)
-    coloured = cv2.applyColorMap(heat, cv2.COLORMAP_JET)
+    coloured = cv2.applyColorMap(heat, cv2.COLORMAP_JET)[..., ::-1]
     return np.hstack([image, outlined, cv2.addWeighted(image, 0.5, coloured, 0.5, 0)])

@@ -63,7 +63,7 @@ class Progress:
             return
         self.running.pop(event.job.id, None)
         if event.state == "retried":
-            self._line(f"retried   {event.job}: its process died")
+            self._line(f"retried   {event.job}: {event.note}")
             return
         record = self.folder.read(event.job.id)
         self.finished += event.state == "finished"
@@ -71,7 +71,7 @@ class Progress:
         if record is not None:
             self.recent.append(record)
         if self._live is None and (event.state == "failed" or not self.quiet):
-            self._line(f"{self.counts()}  {event.state} {event.job}  {_outcome(record)}")
+            self._line(f"{self.counts()}  {event.state} {event.job}  {event.note or _outcome(record)}")
 
     def counts(self) -> str:
         """Return how far the sweep is, for people."""

@@ -2,10 +2,15 @@
 
 import os
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+MAX_LINE_LENGTH = 500  # characters kept of a line of an error
+LOG_END_BYTES = 2**16  # of a log, whatever its size, this much is read for its last lines
 
 
 class _Strict(BaseModel):
@@ -86,12 +91,12 @@ class Record(_Strict):
         seed: Seed of the job.
         weights: What the model started from.
         config: The resolved job: classes, all init arguments, trainer arguments.
-        status: Whether the job ended well.
-        error: For a failed job: the last lines of what went wrong.
+        status: ``started`` from the moment a worker begins until there is a result; it stays if all was killed.
+        error: For a job without result: the last lines of what went wrong.
         attempt: How often the job was started, counting workers that died.
-        metrics: Quality; ``None`` for a failed job.
+        metrics: Quality; ``None`` without result.
         images: Score of every test image.
-        cost: Time, memory and size; ``None`` for a failed job.
+        cost: Time, memory and size; ``None`` without result.
         origin: Machine, versions, commit, times.
     """
 
@@ -103,7 +108,7 @@ class Record(_Strict):
     seed: int
     weights: Literal["imagenet", "local", "random"]
     config: dict[str, Any]
-    status: Literal["finished", "failed"]
+    status: Literal["started", "finished", "failed"]
     error: str | None = None
     attempt: int = Field(1, ge=1)
     metrics: Metrics | None = None
@@ -122,11 +127,20 @@ class ResultFolder:
     A record gets its name once it is completely on the disk, so a process that is killed leaves no torn line.
 
     Args:
-        root: The folder; made when first written to.
+        root: The folder; made when first written to. It stays the same folder when the process changes its own.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+        self.root = Path(root).resolve()
+
+    def make(self) -> None:
+        """Make the folder and those in it; raise OSError if something else is in their place."""
+        for name in ("jobs", "work"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def lock(self) -> FileLock:
+        """Return the lock of what belongs to no single job: the spec, the collected results, the drawing of data."""
+        return FileLock(self.root / "folder.lock")
 
     def record_path(self, job_id: str) -> Path:
         """Return where the record of a job lies."""
@@ -147,43 +161,53 @@ class ResultFolder:
     def drop_checkpoints(self, job_id: str) -> None:
         """Delete the checkpoints of a job, which can be far larger than everything else."""
         for checkpoint in self.work_path(job_id).rglob("*.ckpt"):
-            checkpoint.unlink()
+            with suppress(OSError):  # one that cannot be deleted stays
+                checkpoint.unlink()
 
     def write(self, record: Record) -> None:
-        """Write a record, replacing an earlier one of the same job."""
+        """Write a record, replacing an earlier one of the same job; only who holds the job's lock may do so."""
         write_durably(self.record_path(record.job), record.to_line())
 
-    def drop_failures(self, job_ids: Collection[str]) -> None:
-        """Delete the records of failed jobs other than these: their entry in the spec was mended or taken out."""
+    def drop_unfinished(self, job_ids: Collection[str]) -> None:
+        """Delete records without result of jobs other than these: their entry was mended or taken out of the spec."""
         for record in self.records():
-            if record.status == "failed" and record.job not in job_ids:
+            if record.status != "finished" and record.job not in job_ids:
                 self.record_path(record.job).unlink(missing_ok=True)
 
     def read(self, job_id: str) -> Record | None:
-        """Return the record of a job, or ``None`` if there is none."""
-        path = self.record_path(job_id)
-        return parse_record(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+        """Return the record of a job, or ``None`` if there is none or it is damaged."""
+        record = _read_or_tell(self.record_path(job_id))
+        return record if isinstance(record, Record) else None
 
-    def records(self) -> list[Record]:
-        """Return all records, ordered by job."""
-        return [parse_record(path.read_text(encoding="utf-8"), str(path)) for path in self._record_paths()]
+    def records(self, damage: list[str] | None = None) -> list[Record]:
+        """Return all records, ordered by job, without those that cannot be read.
+
+        Args:
+            damage: Gets a line for each record that cannot be read.
+        """
+        found = [_read_or_tell(path) for path in sorted((self.root / "jobs").glob("*.json"))]
+        if damage is not None:
+            damage += [text for text in found if isinstance(text, str)]
+        return [record for record in found if isinstance(record, Record)]
 
     def collect(self) -> Path:
         """Write all records to ``results.jsonl``, the file to commit or to send, and return its path."""
         path = self.root / "results.jsonl"
-        write_durably(path, "".join(record.read_text(encoding="utf-8") for record in self._record_paths()))
+        with self.lock():
+            write_durably(path, "".join(record.to_line() for record in self.records()))
         return path
 
-    def _record_paths(self) -> list[Path]:
-        return sorted((self.root / "jobs").glob("*.json"))
 
-
-def read_records(results: Path | str) -> list[Record]:
+def read_records(results: Path | str, damage: list[str] | None = None) -> list[Record]:
     """Return the records of a sweep's folder or of a ``.jsonl`` file.
+
+    Args:
+        results: The folder or the file.
+        damage: Gets a line for each record of a folder that cannot be read; such records are left out.
 
     Raises:
         FileNotFoundError: If there is no such file or folder, or no record in it.
-        ValueError: If a line does not follow the schema; the message names the file, the line and the field.
+        ValueError: If a line of a file does not follow the schema; the message names the file, the line and the field.
 
     Example:
         >>> read_records("nowhere")
@@ -192,7 +216,7 @@ def read_records(results: Path | str) -> list[Record]:
     """
     results = Path(results)
     if results.is_dir():
-        records = ResultFolder(results).records()
+        records = ResultFolder(results).records(damage)
     elif results.is_file():
         lines = results.read_text(encoding="utf-8").rstrip("\n").split("\n")
         records = [parse_record(line, f"{results}, line {number}") for number, line in enumerate(lines, start=1)]
@@ -200,7 +224,7 @@ def read_records(results: Path | str) -> list[Record]:
         records = []
     if not records:
         msg = f"Expected a folder made by `anomalib-lamp compare` or its results.jsonl, got {results}."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError("\n".join([msg, *(damage or [])]))
     return records
 
 
@@ -218,19 +242,40 @@ def parse_record(line: str, place: str) -> Record:
         return Record.model_validate_json(line)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        msg = f"{place} is not a record of schema version 1: {faults}"
+        msg = f"{place} is not a record of schema version 1: {shorten(faults)}"
         raise ValueError(msg) from None
 
 
+def _read_or_tell(path: Path) -> Record | str | None:
+    """Return the record in a file, ``None`` if there is no file, or a line that says why it cannot be read."""
+    try:
+        return parse_record(path.read_text(encoding="utf-8"), "it")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"Left out {path}: {error}. The job is run again if it is one of the spec."
+
+
 def write_durably(path: Path, text: str) -> None:
-    """Write a file so that its name shows either the old or the whole new text, also after a power cut."""
+    """Write a file so that its name shows either the old or the whole new text, also after a power cut.
+
+    Only one process at a time may write it: what an earlier one left of its attempt when it was killed is written over.
+
+    Raises:
+        OSError: If it cannot be written; the old text stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -249,11 +294,31 @@ def schema() -> dict[str, Any]:
 
     Example:
         >>> schema()["properties"]["status"]["enum"]
-        ['finished', 'failed']
+        ['started', 'finished', 'failed']
     """
     return Record.model_json_schema()
 
 
 def tail(text: str, lines: int = 15) -> str:
-    """Return the last lines of a text."""
-    return "\n".join(text.rstrip().splitlines()[-lines:])
+    """Return the last lines of a text, each cut to a length that can be read."""
+    return "\n".join(map(shorten, text.rstrip().splitlines()[-lines:]))
+
+
+def tail_of_file(path: Path) -> str:
+    """Return the last lines of a file; nothing if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_END_BYTES))
+            return tail(file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+
+
+def shorten(text: str, length: int = MAX_LINE_LENGTH) -> str:
+    """Return a text cut to a length, with the number of characters that were left out.
+
+    Example:
+        >>> shorten("abcdefgh", length=5)
+        'abcde ... (3 more characters)'
+    """
+    return text if len(text) <= length else f"{text[:length]} ... ({len(text) - length} more characters)"

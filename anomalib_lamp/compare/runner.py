@@ -2,18 +2,18 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from anomalib.data import AnomalibDataModule
-from filelock import FileLock
 
 from .classes import instantiate
 from .executors import Executor, LocalExecutor, RayExecutor
 from .job import Job
 from .progress import Progress
-from .records import ResultFolder, write_durably
-from .spec import Problem, SpecError, read_spec
+from .records import ResultFolder, finished, shorten, write_durably
+from .spec import MAX_JOBS, Problem, SpecError, check_timeout, read_spec
 
 
 def compare(
@@ -25,6 +25,8 @@ def compare(
     cpus: float = 1,
     gpus: float = 0,
     retries: int = 1,
+    job_timeout: float | None = None,
+    max_jobs: int = MAX_JOBS,
     keep_checkpoints: bool = False,
     quiet: bool = False,
     dry_run: bool = False,
@@ -43,40 +45,70 @@ def compare(
         cpus: For ray: CPU cores of a job.
         gpus: For ray: GPUs of a job.
         retries: How often a job is started again whose process died.
+        job_timeout: Seconds after which a job is stopped and has failed; wins over the spec's.
+        max_jobs: A spec with more jobs is refused.
         keep_checkpoints: Keep the trained models, in work/JOB below the folder.
         quiet: Print failures and the closing line only, for logs and CI.
         dry_run: Print the jobs that would run, and run nothing.
 
     Raises:
-        SystemExit: With 1 if a job failed, with 2 if the spec is wrong, with 130 after Ctrl-C.
+        SystemExit: With 1 if a job failed, with 2 if the spec is wrong or the folder for the results cannot be used,
+            with 130 after Ctrl-C.
     """
     spec = Path(spec)
+    folder = ResultFolder(out or Path("results/compare") / spec.stem)
     try:
-        jobs = read_spec(spec)
-        folder = ResultFolder(out or Path("results/compare") / spec.stem)
+        chosen: Executor = (
+            RayExecutor(address, cpus, gpus, retries) if executor == "ray" else LocalExecutor(processes, retries)
+        )
+        jobs = read_spec(spec, max_jobs)
+        if job_timeout is not None:
+            jobs = [replace(job, timeout=check_timeout(job_timeout)) for job in jobs]
+    except (OSError, ImportError, ValueError) as error:
+        _stop(str(error), status=2)
+    try:
         pending = _pending(jobs, folder, spec)
-    except (FileNotFoundError, SpecError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        if not dry_run:
+            folder.make()
+            folder.drop_unfinished({job.id for job in jobs})
+            with folder.lock():
+                write_durably(folder.root / "spec.yaml", spec.read_text(encoding="utf-8"))
+    except SpecError as error:
+        _stop(str(error), status=2)
+    except OSError as error:
+        _stop(f"The folder for the results cannot be used: {error}. Choose another with --out.", status=2)
     if dry_run:
         print("\n".join([*map(str, pending), f"{len(pending)} of {len(jobs)} jobs to run."]))
         return
-    folder.drop_failures({job.id for job in jobs})
-    write_durably(folder.root / "spec.yaml", spec.read_text(encoding="utf-8"))
-    chosen: Executor = (
-        RayExecutor(address, cpus, gpus, retries) if executor == "ray" else LocalExecutor(processes, retries)
-    )
-    failed = _run(pending, len(jobs), folder, chosen, keep_checkpoints, quiet)
-    results = folder.collect()
-    print(f"{len(jobs) - failed} of {len(jobs)} jobs finished, {failed} failed. Results: {results}")
+    _run(pending, len(jobs), folder, chosen, keep_checkpoints, quiet)
+    _conclude(jobs, folder)
+
+
+def _conclude(jobs: Sequence[Job], folder: ResultFolder) -> None:
+    """Collect the records, say how many jobs finished, and exit with 1 if one did not."""
+    done = {record.job for record in finished(folder.records())} & {job.id for job in jobs}
+    counts = f"{len(done)} of {len(jobs)} jobs finished, {len(jobs) - len(done)} failed."
+    try:
+        print(f"{counts} Results: {folder.collect()}")
+    except OSError as error:
+        _stop(f"{counts} The records in {folder.root / 'jobs'} cannot be collected: {error}", status=1)
     print(f"Tables and pictures: anomalib-lamp report {folder.root}")
-    if failed:
+    if len(done) < len(jobs):
         sys.exit(1)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    """End the command with a message."""
+    print(message, file=sys.stderr)
+    sys.exit(status)
 
 
 def _pending(jobs: Sequence[Job], folder: ResultFolder, spec: Path) -> list[Job]:
     """Return the jobs without a result, after making sure that the folder and the data are what they should be."""
-    records = {record.job: record for record in folder.records()}
+    damage: list[str] = []
+    records = {record.job: record for record in folder.records(damage)}
+    if damage:
+        print("\n".join(damage), file=sys.stderr)
     foreign = {job for job, record in records.items() if record.status == "finished"} - {job.id for job in jobs}
     if foreign:
         some = records[min(foreign)]
@@ -85,7 +117,7 @@ def _pending(jobs: Sequence[Job], folder: ResultFolder, spec: Path) -> list[Job]
             f"{some.data}, seed {some.seed}; choose another folder with --out, or remove them"
         )
         raise SpecError(spec, [Problem(1, text)])
-    pending = [job for job in jobs if job.id not in records or records[job.id].status == "failed"]
+    pending = [job for job in jobs if job.id not in records or records[job.id].status != "finished"]
     problems = _prepare_data(pending, folder)
     if problems:
         raise SpecError(spec, problems)
@@ -95,7 +127,8 @@ def _pending(jobs: Sequence[Job], folder: ResultFolder, spec: Path) -> list[Job]
 def _prepare_data(jobs: Sequence[Job], folder: ResultFolder) -> list[Problem]:
     """Let every data set fetch or draw itself once, before jobs do it at the same time; return what went wrong."""
     problems = []
-    with FileLock(folder.root / "data.lock"):
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with folder.lock():
         for job in {job.data: job for job in jobs}.values():
             fault = _data_fault(job)
             if fault:
@@ -105,30 +138,27 @@ def _prepare_data(jobs: Sequence[Job], folder: ResultFolder) -> list[Problem]:
 
 def _data_fault(job: Job) -> str | None:
     """Find the images of a data set, without drawing its validation anomalies; return what went wrong."""
-    config = job.config["data"]
+    config = job.data_config
     without_validation = {"val_split_mode": "none"} if "val_split_mode" in config["init_args"] else {}
     try:
         datamodule: AnomalibDataModule = instantiate(config | {"init_args": config["init_args"] | without_validation})
         datamodule.prepare_data()
         datamodule.setup()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return shorten(" ".join(f"{type(error).__name__}: {error}".split()))
     return None
 
 
 def _run(
     pending: Sequence[Job], total: int, folder: ResultFolder, executor: Executor, keep_checkpoints: bool, quiet: bool
-) -> int:
-    """Run the jobs and return how many failed."""
-    failed = 0
+) -> None:
+    """Run the jobs and show what happens to them."""
     try:
         with Progress(pending, total, folder, quiet) as progress:
             for event in executor.run(pending, folder.root):
                 progress.show(event)
-                failed += event.state == "failed"
                 if event.state == "finished" and not keep_checkpoints:
                     folder.drop_checkpoints(event.job.id)
     except KeyboardInterrupt:
         print("Stopped; finished jobs are kept, the same command continues.", file=sys.stderr)
         sys.exit(130)
-    return failed

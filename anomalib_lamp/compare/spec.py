@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,28 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from .classes import import_class, is_proper_subclass, parser_of
 from .job import Job
-from .yaml_lines import read_yaml
+from .records import shorten
+from .yaml_lines import NotYAMLError, read_yaml
 
-SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure")
+SPEC_KEYS = ("data", "models", "seeds", "trainer", "measure", "job_timeout")
+SEEDS = range(2**32)
+MAX_JOBS = 10_000
+LEAST = {  # the least value of arguments that count something, of the trainer and of a model or data set
+    "max_epochs": 1,
+    "max_steps": 1,
+    "min_epochs": 1,
+    "min_steps": 1,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "limit_train_batches": 0,
+    "limit_val_batches": 0,
+    "limit_test_batches": 0,
+    "gradient_clip_val": 0,
+    "train_batch_size": 1,
+    "eval_batch_size": 1,
+    "num_workers": 0,
+}
+WITHOUT_LIMIT = {"max_epochs": -1, "max_steps": -1}  # values of Lightning's Trainer that mean "no limit"
 WEIGHT_SOURCES = ("imagenet", "local", "random")
 RESERVED_TRAINER_ARGUMENTS = (
     "callbacks",
@@ -55,16 +75,19 @@ that was stopped or killed, and tries failed jobs again. A spec is YAML:
   seeds: [0, 1, 2]
   trainer: {accelerator: auto}
   measure: {latency_batch_sizes: [1, 32], latency_image_size: 256}
+  job_timeout: 3600
 
 data, models  Names to entries. class_path: a class of anomalib or a plugin,
               by name or dotted path. init_args: its arguments. grid: lists
               of values of arguments; all combinations become jobs.
-seeds         Default [0]. Goes to data set and model where they take one.
+seeds         Default [0], below 2**32. Goes to data set and model where they take one.
 trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
 weights       Inside a model, for the tables: imagenet, local or random. By
               default what its weights or pre_trained says.
 measure       latency_batch_sizes, latency_image_size, export (true, false).
+job_timeout   Seconds after which a job is stopped and has failed. By default
+              there is no limit.
 
 Thresholds come from a tenth of the training images, half of them with drawn
 anomalies, unless a data set says otherwise; never from the test set. All
@@ -85,7 +108,7 @@ class SpecError(ValueError):
 
     def __init__(self, path: Path, problems: Sequence["Problem"]) -> None:
         self.problems = sorted(problems, key=lambda problem: problem.line)
-        lines = [f"{path}:{problem.line}: {problem.text}" for problem in self.problems]
+        lines = [f"{path}:{problem.line}: {shorten(' '.join(problem.text.split()))}" for problem in self.problems]
         super().__init__("\n".join([f"{len(lines)} problem(s); nothing was run.", *lines]))
 
 
@@ -102,6 +125,7 @@ class _Variant:
     """A data set or model with one choice of its grid."""
 
     name: str
+    place: tuple
     grid: dict[str, Any]
     config: dict[str, Any]
     takes_seed: bool
@@ -110,7 +134,7 @@ class _Variant:
     weights: str = "random"
 
 
-def read_spec(path: Path | str) -> list[Job]:
+def read_spec(path: Path | str, max_jobs: int = MAX_JOBS) -> list[Job]:
     """Return the jobs of a spec, ordered by seed, then data set, then model.
 
     The grammar is that of :data:`GRAMMAR`. Every job's seed becomes the ``seed`` argument of its datamodule and model
@@ -118,16 +142,32 @@ def read_spec(path: Path | str) -> list[Job]:
 
     Args:
         path: The YAML file.
+        max_jobs: A spec with more jobs is refused, before its grids are resolved.
 
     Raises:
-        SpecError: If anything in it is unknown, mistyped or missing; it names all problems with their lines.
+        SpecError: If anything in it is unknown, mistyped, missing or there twice; it names all problems with their
+            lines.
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
     if not path.is_file():
         msg = f"Expected a YAML file that says what to compare, got {path}, which does not exist."
         raise FileNotFoundError(msg)
-    return _Reader(path).jobs()
+    return _Reader(path).jobs(max_jobs)
+
+
+def check_timeout(seconds: Any) -> float | None:
+    """Return a timeout in seconds, or ``None`` for no limit.
+
+    Raises:
+        ValueError: If it is not a positive, finite number.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        msg = f"Expected job_timeout to be a positive number of seconds, got {seconds!r}."
+        raise ValueError(msg)
+    return float(seconds)
 
 
 class _Reader:
@@ -138,30 +178,38 @@ class _Reader:
         self.problems: list[Problem] = []
         self.lines: dict[tuple, int] = {}
 
-    def jobs(self) -> list[Job]:
+    def jobs(self, max_jobs: int) -> list[Job]:
         """Return the jobs, or raise with all problems."""
         spec = self._load()
         self._known_keys(spec, SPEC_KEYS, ())
         seeds = self._seeds(spec)
+        timeout = self._timeout(spec)
+        self._check_number(spec, len(seeds), max_jobs)
         measure = self._measure(spec.get("measure", {}))
         trainer = self._trainer(spec.get("trainer", {}), ("trainer",))
         data = self._entries(spec, "data")
         models = self._entries(spec, "models")
+        self._check_distinct(data, {})
+        self._check_distinct(models, trainer)
         if self.problems:
             raise SpecError(self.path, self.problems)
-        jobs = [
-            _job(data_variant, model_variant, seed, trainer, measure)
+        base = Path.cwd()
+        return [
+            _job(data_variant, model_variant, seed, trainer, measure, timeout, base)
             for seed, data_variant, model_variant in itertools.product(seeds, data, models)
         ]
-        return list({job.id: job for job in jobs}.values())
 
     def _load(self) -> dict[str, Any]:
+        content = self.path.read_bytes()
         try:
-            spec, self.lines = read_yaml(self.path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            raise SpecError(self.path, [Problem(line, f"not YAML: {getattr(error, 'problem', error)}")]) from None
+            document = read_yaml(content.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise SpecError(self.path, [Problem(line, "not UTF-8; save the file in that encoding")]) from None
+        except NotYAMLError as error:
+            raise SpecError(self.path, [Problem(error.line, str(error))]) from None
+        spec, self.lines = document.content, document.lines
+        self.problems = [Problem(*fault) for fault in document.faults]
         if not isinstance(spec, dict):
             raise SpecError(self.path, [Problem(1, f"expected the keys {', '.join(SPEC_KEYS)}, got {spec!r}")])
         return spec
@@ -186,10 +234,45 @@ class _Reader:
 
     def _seeds(self, spec: dict[str, Any]) -> list[int]:
         seeds = spec.get("seeds", [0])
-        if not (isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)):
-            self._problem(("seeds",), f"expected a list of integers from 0 up, got {seeds!r}")
+        if not (isinstance(seeds, list) and seeds and all(type(seed) is int and seed in SEEDS for seed in seeds)):
+            self._problem(("seeds",), f"expected a list of integers from 0 up to 2**32 - 1, got {seeds!r}")
             return []
+        if len(set(seeds)) < len(seeds):
+            self._problem(("seeds",), f"a seed stands twice in {seeds!r}")
         return seeds
+
+    def _timeout(self, spec: dict[str, Any]) -> float | None:
+        try:
+            return check_timeout(spec.get("job_timeout"))
+        except ValueError as error:
+            self._problem(("job_timeout",), str(error))
+        return None
+
+    def _check_number(self, spec: dict[str, Any], seeds: int, max_jobs: int) -> None:
+        """Raise SpecError if there are too many jobs, before any of them is resolved."""
+        data, models = _count_variants(spec.get("data")), _count_variants(spec.get("models"))
+        jobs = data * models * seeds
+        if jobs > max_jobs:
+            counts = f"{data:,} data sets x {models:,} models x {seeds:,} seeds"
+            remedy = f"make the grids smaller, or allow as many with --max_jobs {jobs}"
+            place = ("data" if data > models else "models",)
+            self._problem(place, f"{jobs:,} jobs, {counts}, are more than {max_jobs:,}; {remedy}")
+            raise SpecError(self.path, self.problems)
+
+    def _check_distinct(self, variants: Sequence[_Variant], trainer: dict[str, Any]) -> None:
+        """Note variants that share a name, which a report cannot tell apart, and those that differ in name only."""
+        names: dict[str, _Variant] = {}
+        contents: dict[str, _Variant] = {}
+        for variant in variants:
+            content = json.dumps([variant.config, variant.takes_seed, trainer | variant.trainer], sort_keys=True)
+            if (first := names.setdefault(variant.name, variant)) is not variant:
+                text = f"{variant.name!r} is the name of two variants, first in line {first.line}; change one"
+                self._problem(variant.place, text)
+            elif (first := contents.setdefault(content, variant)) is not variant:
+                text = f"{variant.name!r} has the same arguments as {first.name!r} in line {first.line}; remove one"
+                self._problem(variant.place, text)
+            if not variant.name.isprintable():
+                self._problem(variant.place, f"the name {variant.name!a} has characters that cannot be printed")
 
     def _measure(self, given: Any) -> dict[str, Any]:
         """Return what is measured, with the defaults of what was not given."""
@@ -208,6 +291,9 @@ class _Reader:
         for key in RESERVED_TRAINER_ARGUMENTS:
             if key in arguments:
                 self._problem((*place, key), f"{key!r} is set by compare itself; a job runs on one device")
+        for key, value in arguments.items():
+            if value != WITHOUT_LIMIT.get(key):
+                self._check_least(key, value, (*place, key))
         try:
             parser_of(Trainer).parse_object({"init_args": arguments})
         except ArgumentError as error:
@@ -221,9 +307,14 @@ class _Reader:
         if not isinstance(entries, dict) or not entries:
             self._problem((section,), f"expected a mapping of names to entries under {section!r}, got {entries!r}")
             return []
-        return [variant for name, entry in entries.items() for variant in self._entry(section, str(name), entry)]
+        return [variant for name, entry in entries.items() for variant in self._entry(section, name, entry)]
 
-    def _entry(self, section: str, name: str, entry: Any) -> Iterator[_Variant]:
+    def _check_least(self, key: str, value: Any, place: tuple) -> None:
+        """Note a number that is too small for what it counts."""
+        if key in LEAST and isinstance(value, int | float) and value < LEAST[key]:
+            self._problem(place, f"expected {key} of {LEAST[key]} or more, got {value!r}")
+
+    def _entry(self, section: str, name: Any, entry: Any) -> Iterator[_Variant]:
         """Yield the variants of one entry; nothing if something is wrong with it."""
         place = (section, name)
         known = ["class_path", "init_args", "grid", *(["trainer", "weights"] if section == "models" else [])]
@@ -238,14 +329,20 @@ class _Reader:
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
         if section == "models":
             init_args = {name: False for name in COMPONENTS_OFF_BY_DEFAULT if name in parameters} | init_args
+        for key, value in init_args.items():
+            self._check_least(key, value, (*place, "init_args", key))
+        resolver = _Resolver(cls)
         for choice in self._choices(entry.get("grid", {}), parameters, (*place, "grid")):
             given = init_args | choice
             if section == "data" and "val_split_mode" in parameters:
                 stands = "grid" if "val_split_mode" in choice else "init_args"
                 given = self._held_out(given, (*place, stands, "val_split_mode"))
-            resolved = self._resolve(cls, given, choice, place)
+            resolved = self._resolve(resolver, given, choice, place)
+            if resolved is None:
+                continue
             yield _Variant(
-                name=" ".join([name, *(f"{key}={_as_yaml(value)}" for key, value in choice.items())]),
+                name=" ".join([str(name), *(f"{key}={_as_yaml(value)}" for key, value in choice.items())]),
+                place=(*place, "grid") if choice else place,
                 grid=choice,
                 config={"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": resolved},
                 takes_seed="seed" in parameters and given.get("seed") is None,
@@ -263,7 +360,11 @@ class _Reader:
         if not isinstance(class_path, str):
             self._problem(place, f"expected the class_path of a {base.__name__}, got {class_path!r}")
             return None
-        cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
+        try:
+            cls = getattr(package, class_path, None) if "." not in class_path else import_class(class_path)
+        except Exception as error:  # whatever a module does when it is imported
+            self._problem(place, f"importing {class_path!r} failed: {type(error).__name__}: {error}")
+            return None
         if isinstance(cls, type) and issubclass(cls, base):
             return cls
         names = [name for name in package.__all__ if is_proper_subclass(getattr(package, name, None), base)]
@@ -288,25 +389,95 @@ class _Reader:
             if not isinstance(values, list) or not values:
                 self._problem((*place, key), f"expected a list of values of {key!r}, got {values!r}")
                 return
+            for value in values:
+                self._check_least(key, value, (*place, key))
         for values in itertools.product(*grid.values()):
             yield dict(zip(grid, values, strict=True))
 
-    def _resolve(self, cls: type, init_args: dict[str, Any], choice: dict[str, Any], place: tuple) -> dict[str, Any]:
+    def _resolve(
+        self, resolver: "_Resolver", init_args: dict[str, Any], choice: dict[str, Any], place: tuple
+    ) -> dict[str, Any] | None:
         """Return all init arguments of a class, its defaults included, as plain values, or note what is wrong."""
-        parser = parser_of(cls)
+        cls = resolver.cls
+        if resolver.has_refused(init_args):
+            return None
         try:
-            resolved = parser.parse_object({"init_args": init_args})
+            resolved = resolver.resolve(init_args)
         except ArgumentError as error:
             key, text = _argument_and_message(error)
             self._problem((*place, "grid" if key in choice else "init_args", key), text)
-            return {}
+            resolver.refuse(key, init_args)
+            return None
         root = init_args.get("root")
         if root is not None and not getattr(cls, "makes_its_root", False) and not Path(root).expanduser().exists():
             self._problem((*place, "init_args", "root"), _missing_folder(cls, root))
+        return resolved
+
+
+class _Resolver:
+    """Resolves the init arguments of a class; a value is parsed once, in however many variants it stands.
+
+    To parse all arguments takes about 20 ms, which would be minutes for a grid of 10,000 variants.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self._first: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._values: dict[tuple[str, str], Any] = {}
+        self._refused: set[tuple[str, str]] = set()
+
+    def resolve(self, init_args: dict[str, Any]) -> dict[str, Any]:
+        """Return all init arguments, defaults included, as plain values.
+
+        Raises:
+            ArgumentError: If one is not what the class takes.
+        """
+        names = tuple(init_args)
+        if names not in self._first:
+            self._first[names] = init_args, self._parse(init_args)
+        given, resolved = self._first[names]
+        changed = {key: value for key, value in init_args.items() if value is not given[key]}
+        return resolved | {key: self._value(key, value, given) for key, value in changed.items()}
+
+    def refuse(self, key: str, init_args: dict[str, Any]) -> None:
+        """Remember that an argument is wrong, so that it is not parsed and told again; all if its name is unknown."""
+        keys = [key] if key in init_args else init_args
+        self._refused.update((key, json.dumps(init_args[key])) for key in keys)
+
+    def has_refused(self, init_args: dict[str, Any]) -> bool:
+        """Return whether an argument is known to be wrong."""
+        return any((key, json.dumps(value)) in self._refused for key, value in init_args.items())
+
+    def _value(self, key: str, value: Any, others: dict[str, Any]) -> Any:
+        known = key, json.dumps(value)
+        if known not in self._values:
+            self._values[known] = self._parse(others | {key: value})[key]
+        return self._values[known]
+
+    def _parse(self, init_args: dict[str, Any]) -> dict[str, Any]:
+        parser = parser_of(self.cls)
+        resolved = parser.parse_object({"init_args": init_args})
         return yaml.safe_load(parser.dump(resolved, skip_none=False)).get("init_args", {})
 
 
-def _job(data: _Variant, model: _Variant, seed: int, trainer: dict[str, Any], measure: dict[str, Any]) -> Job:
+def _count_variants(entries: Any) -> int:
+    """Return how many data sets or models there will be, as far as that can be told from an unchecked section."""
+    if not isinstance(entries, dict):
+        return 0
+    grids = [entry.get("grid") if isinstance(entry, dict) else None for entry in entries.values()]
+    lists = [[v for v in grid.values() if isinstance(v, list)] if isinstance(grid, dict) else [] for grid in grids]
+    return sum(math.prod(map(len, of_grid)) for of_grid in lists)
+
+
+def _job(
+    data: _Variant,
+    model: _Variant,
+    seed: int,
+    trainer: dict[str, Any],
+    measure: dict[str, Any],
+    timeout: float | None,
+    base: Path,
+) -> Job:
     """Return the job of a data set, a model and a seed."""
     config = {
         "data": _seeded(data, seed),
@@ -315,7 +486,7 @@ def _job(data: _Variant, model: _Variant, seed: int, trainer: dict[str, Any], me
         "measure": measure,
         "seed": seed,
     }
-    return Job(data.name, model.name, model.grid, seed, model.weights, config, data.line)
+    return Job(data.name, model.name, model.grid, seed, model.weights, config, data.line, timeout, base)
 
 
 def _seeded(variant: _Variant, seed: int) -> dict[str, Any]:

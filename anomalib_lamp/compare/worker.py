@@ -7,7 +7,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
@@ -18,14 +20,29 @@ from .environment import describe_origin
 from .job import Job, identity, run_job
 from .records import Record, ResultFolder, tail
 
-Outcome = Literal["finished", "failed", "busy"]
-EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 74, "busy": 75}  # 1 is Python's own, for a crash
+NO_RESULT = "No result: the job is still running, or its process was stopped."
 
 
-def work_on(job: Job, root: Path, threads: int | None = None) -> Outcome:
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended.
+
+    Attributes:
+        outcome: ``finished`` or ``failed`` when there is a record of that, ``busy`` when another process works on the
+            job, ``unsaved`` when the results folder cannot be written to, ``late`` after the job's timeout, ``died``
+            when the process ended in any other way.
+        reason: Why there is no result.
+    """
+
+    outcome: Literal["finished", "failed", "busy", "unsaved", "late", "died"]
+    reason: str = ""
+
+
+def work_on(job: Job, root: Path, threads: int | None = None) -> Literal["finished", "failed", "busy"]:
     """Run a job unless it has a result or another process is on it, and write its record.
 
-    The lock belongs to the operating system's open file: when this process dies, however, it is free again.
+    The lock belongs to the operating system's open file: when this process dies, however, it is free again. From the
+    first moment there is a record, ``started``, so that a job whose process is killed does not vanish.
 
     Args:
         job: What to run.
@@ -34,6 +51,9 @@ def work_on(job: Job, root: Path, threads: int | None = None) -> Outcome:
 
     Returns:
         ``finished`` or ``failed`` when there is a record, ``busy`` when another process works on the job.
+
+    Raises:
+        OSError: If the folder cannot be written to.
     """
     folder = ResultFolder(root)
     folder.lock_path(job.id).parent.mkdir(parents=True, exist_ok=True)
@@ -46,46 +66,34 @@ def work_on(job: Job, root: Path, threads: int | None = None) -> Outcome:
         earlier = folder.read(job.id)
         if earlier is not None and earlier.status == "finished":
             return "finished"
-        record = _attempt(job, folder.work_path(job.id), threads)
+        begun = record_without_result(job, "started", NO_RESULT, attempt=earlier.attempt + 1 if earlier else 1)
+        folder.write(begun)
+        record = _attempt(job, begun, folder.work_path(job.id), threads)
         folder.write(record)
-        return record.status
+        return "finished" if record.status == "finished" else "failed"
 
 
-def _attempt(job: Job, work: Path, threads: int | None) -> Record:
+def _attempt(job: Job, begun: Record, work: Path, threads: int | None) -> Record:
     """Run a job with its output in a log file; whatever goes wrong becomes a failed record."""
     work.mkdir(parents=True, exist_ok=True)
-    attempt = count_attempt(work)
-    started = datetime.now(timezone.utc)
     if threads:
         torch.set_num_threads(threads)
     with _output_to(work / "log.txt"):
         try:
-            record = run_job(job, work)
+            return run_job(job, work).model_copy(update={"attempt": begun.attempt})
         except Exception:
             traceback.print_exc()
-            record = failed_record(job, started, tail(traceback.format_exc()))
-    return record.model_copy(update={"attempt": attempt})
+            error = tail(traceback.format_exc())
+            return record_without_result(job, "failed", error, begun.attempt, begun.origin.started)
 
 
-def failed_record(job: Job, started: datetime, error: str, attempt: int = 1) -> Record:
-    """Return the record of a job that failed."""
+def record_without_result(
+    job: Job, status: Literal["started", "failed"], error: str, attempt: int, started: datetime | None = None
+) -> Record:
+    """Return the record of a job that has no result, yet or at all."""
     device = str(job.config["trainer"].get("accelerator", "auto"))
-    origin = describe_origin(started, device)
-    return Record(**identity(job), status="failed", error=error, attempt=attempt, origin=origin)
-
-
-def count_attempt(work: Path) -> int:
-    """Note that a job is started, and return how often it has been."""
-    counter = work / "attempts.txt"
-    attempt = attempts(work) + 1
-    counter.write_text(str(attempt))
-    return attempt
-
-
-def attempts(work: Path) -> int:
-    """Return how often a job has been started."""
-    counter = work / "attempts.txt"
-    return int(counter.read_text() or 0) if counter.exists() else 0
+    origin = describe_origin(started or datetime.now(timezone.utc), device)
+    return Record(**identity(job), status=status, error=error, attempt=attempt, origin=origin)
 
 
 @contextlib.contextmanager
@@ -107,7 +115,7 @@ def _output_to(path: Path) -> Iterator[None]:
                 os.close(original)
 
 
-def process_main(job: Job, root: Path, threads: int | None, start_method: str) -> None:
+def process_main(job: Job, root: Path, threads: int | None, start_method: str, sender: Connection) -> None:
     """Work on a job in a process of its own, which ends with the runner even if the runner is killed.
 
     Args:
@@ -116,14 +124,19 @@ def process_main(job: Job, root: Path, threads: int | None, start_method: str) -
         threads: CPU threads of torch; its own choice if not given.
         start_method: How the job's data loaders start their workers; the way this process was started would have every
             one of them import torch anew in every epoch.
+        sender: Gets the :class:`Ending`. An exit status would tell less: a job can end the process with any.
     """
     multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
-    sys.exit(EXIT_CODES[work_on(job, root, threads)])
+    try:
+        ending = Ending(work_on(job, root, threads))
+    except OSError as error:
+        ending = Ending("unsaved", f"The result cannot be saved: {error}")
+    sender.send(ending)
 
 
 def _end_with_the_runner() -> None:
-    """Wait for the parent to end, then end this process at once; its unfinished job has no record."""
+    """Wait for the parent to end, then end this process at once; its unfinished job stays ``started``."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

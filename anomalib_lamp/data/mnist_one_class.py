@@ -1,6 +1,7 @@
 """MNISTOneClass: one digit is normal, the nine others are anomalous."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from anomalib.data.datamodules.base.image import AnomalibDataModule
@@ -10,7 +11,7 @@ from pandas import DataFrame
 from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import Transform
 
-from .files import write_png, written_aside
+from .files import make_folder, write_png
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +131,8 @@ class MNISTOneClass(AnomalibDataModule):
         splits = {"train": self._read(train=True), "test": self._read(train=False)}
         logger.info("Writing the 70,000 digits of MNIST to %s.", self.folder)
         try:
-            with written_aside(self.folder) as unfinished:
-                for split, mnist in splits.items():
-                    _write(mnist, unfinished / split)
+            make_folder(self.folder, self.folder.is_dir, partial(_write_splits, splits))
         except OSError as error:
-            if self.folder.is_dir():  # another process has written the same
-                return
             msg = (
                 f"Expected to write pictures to {self.folder}, got {error}. "
                 f"Choose a root that you may write to, and link {self.root / 'MNIST'} into it."
@@ -160,6 +157,12 @@ class MNISTOneClass(AnomalibDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         self.train_data = MNISTOneClassDataset(self.folder, self.normal_digit, Split.TRAIN)
         self.test_data = MNISTOneClassDataset(self.folder, self.normal_digit, Split.TEST)
+
+
+def _write_splits(splits: dict[str, MNIST], folder: Path) -> None:
+    """Write all images of all splits."""
+    for split, mnist in splits.items():
+        _write(mnist, folder / split)
 
 
 def _write(mnist: MNIST, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
 from .drawing import DRAWING_VERSION, PARTS, draw_defective, draw_good
-from .files import require_readable_root, write_png, written_aside
+from .files import make_folder, require_readable_root, write_png
 
 logger = logging.getLogger(__name__)
 
@@ -145,12 +146,7 @@ class SyntheticParts(AnomalibDataModule):
         if self._is_drawn(folder):
             return
         logger.info("Drawing %s into %s, about ten seconds for the default number of images.", self.category, folder)
-        try:
-            with written_aside(folder) as unfinished:
-                self.draw(unfinished)
-        except OSError:
-            if not self._is_drawn(folder):  # otherwise another process has drawn the same
-                raise
+        make_folder(folder, partial(self._is_drawn, folder), self.draw)
 
     def _is_drawn(self, folder: Path) -> bool:
         if not folder.is_dir() or not any(folder.iterdir()):

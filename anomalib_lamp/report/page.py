@@ -20,13 +20,19 @@ METHOD = (
 )
 
 
-def make_page(records: Sequence[Record], baseline: str | None = None, folder: ResultFolder | None = None) -> Page:
+def make_page(
+    records: Sequence[Record],
+    baseline: str | None = None,
+    folder: ResultFolder | None = None,
+    damage: Sequence[str] = (),
+) -> Page:
     """Return the report of records.
 
     Args:
         records: At least one record.
         baseline: Model to compare the others with; ``None`` chooses one, and says how.
         folder: Where the pictures of jobs lie; ``None`` shows none.
+        damage: A line for each record that could not be read.
 
     Raises:
         ValueError: If there is no model ``baseline``, or two finished records are of the same job.
@@ -50,7 +56,7 @@ def make_page(records: Sequence[Record], baseline: str | None = None, folder: Re
         Section("method", "How it was measured", METHOD, (tables.origins(records),)),
         _overview(summaries),
         _quality(summaries, records),
-        _failures(records),
+        _failures(records, damage),
         _differences(records, summaries, baseline),
         _ranking(rank(records, MAIN_METRIC), numbers),
         _costs(records, numbers),
@@ -103,13 +109,13 @@ def _quality(summaries: Sequence[Summary], records: Sequence[Record]) -> Section
     return Section("quality", "Quality", tuple(notes), (tables.quality(summaries),))
 
 
-def _failures(records: Sequence[Record]) -> Section:
-    """Return what failed."""
+def _failures(records: Sequence[Record], damage: Sequence[str]) -> Section:
+    """Return the jobs that were started and have no result, and the damaged records."""
     table = tables.failures(records)
     if not table.rows:
-        return Section("failed", "Failed jobs", ("None.",))
-    note = f"{len(table.rows)} of {len(records)} jobs failed; they have no part in the figures."
-    return Section("failed", "Failed jobs", (note,), (table,))
+        return Section("failed", "Failed jobs", tuple(damage) or ("None.",))
+    note = f"{len(table.rows)} of {len(records)} jobs failed or have no result; they have no part in the figures."
+    return Section("failed", "Failed jobs", (note, *damage), (table,))
 
 
 def _differences(records: Sequence[Record], summaries: Sequence[Summary], baseline: str | None) -> Section:

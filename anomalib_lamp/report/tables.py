@@ -137,7 +137,7 @@ def compact_table(records: Sequence[Record], metric: str = "image_AUROC", models
 
 
 def failures(records: Iterable[Record]) -> Table:
-    """Return one row per failed job with its error."""
+    """Return one row per job without a result, with its error."""
     rows = [
         [
             text(record.data),
@@ -148,7 +148,7 @@ def failures(records: Iterable[Record]) -> Table:
             Cell(record.error or "no error recorded", mark="error"),
         ]
         for record in sorted(records, key=lambda record: (record.data, record.model, record.seed))
-        if record.status == "failed"
+        if record.status != "finished"
     ]
     columns = (
         Column("data", numeric=False),

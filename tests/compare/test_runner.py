@@ -1,5 +1,6 @@
 """A sweep keeps every result, continues where it stopped, and survives what happens to its processes."""
 
+import contextlib
 import io
 import math
 import multiprocessing
@@ -22,10 +23,11 @@ from anomalib_lamp.compare.classes import instantiate
 from anomalib_lamp.compare.executors import Event, LocalExecutor, RayExecutor
 from anomalib_lamp.compare.job import Job, prepare
 from anomalib_lamp.compare.progress import Progress
-from anomalib_lamp.compare.records import ResultFolder, read_records
+from anomalib_lamp.compare.records import ResultFolder, finished, read_records
 from anomalib_lamp.compare.runner import compare
 from anomalib_lamp.compare.spec import SpecError, read_spec
 from anomalib_lamp.compare.worker import work_on
+from anomalib_lamp.report import report
 
 BACKBONE = {"backbone": "resnet18", "pre_trained": False}
 LAMP_AE = {"class_path": "LampAE", "init_args": {"max_steps": 2, "width": 4, "image_size": 64}}
@@ -44,6 +46,11 @@ def write_spec(tmp_path, parts_root, models, **changes):
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.dump(spec, sort_keys=False))
     return path
+
+
+def misbehaving(how, **arguments):
+    """Return the entry of a model that does something bad."""
+    return {"class_path": "helpers.Misbehaves", "init_args": {"how": how, **arguments}}
 
 
 def exit_code(*args, **kwargs):
@@ -234,7 +241,7 @@ def test_a_model_without_budget_is_refused(parts_root, tmp_path):
 
 @pytest.mark.parametrize(("retries", "status", "attempt"), [(1, "finished", 2), (0, "failed", 1)])
 def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, retries, status, attempt):
-    model = {"class_path": "helpers.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    model = misbehaving("SIGKILL", marker=str(tmp_path / "marker"))
     jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": model}))
     events = list(LocalExecutor(processes=2, retries=retries).run(jobs, tmp_path / "out"))
     (record,) = read_records(tmp_path / "out")
@@ -242,6 +249,185 @@ def test_a_job_whose_process_is_killed_is_started_again(parts_root, tmp_path, re
     assert [event.state for event in events].count("retried") == retries
     if status == "failed":
         assert record.error.endswith("The process died by SIGKILL. Was the memory exhausted?")
+
+
+@pytest.fixture(scope="module")
+def faults(parts_root, tmp_path_factory):
+    """Folder and output of a sweep of models that misbehave, started with relative paths, and where one went to."""
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "elsewhere").mkdir()
+    models = {
+        "terminated": misbehaving("SIGTERM"),
+        "ended": misbehaving("exits", argument="0"),
+        "busy": misbehaving("exits", argument="75"),
+        "loud": misbehaving("shouts", argument="1000000"),
+        "full disk": misbehaving("fills_the_disk"),
+        "saved twice": misbehaving("dies_while_saving", marker=str(folder / "marker")),
+        "../../wanders [red]": misbehaving("wanders", argument=str(folder / "elsewhere")),
+    }
+    root = os.path.relpath(parts_root, folder)
+    data = {"parts": {"class_path": "SyntheticParts", "init_args": {**SMALL_PARTS, "root": root, "num_workers": 0}}}
+    data["parts"]["init_args"]["val_split_ratio"] = 0.5
+    write_spec(folder, parts_root, models, data=data)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        assert exit_code("spec.yaml", out="out", processes=2) == 1
+    return folder, printed.getvalue()
+
+
+@pytest.mark.parametrize(("model", "status"), [("terminated", 0), ("ended", 0), ("busy", 75)])
+def test_a_job_without_a_record_is_retried_and_then_failed_whatever_the_exit_status(faults, model, status):
+    folder, printed = faults
+    record = record_of(folder, model)
+    assert (record.status, record.attempt) == ("failed", 2)
+    assert record.error.splitlines()[-1] == f"The process ended without a result, with exit status {status}."
+    assert printed.count(f"retried   {model} on parts, seed 0") == 1
+    assert "2 of 7 jobs finished, 5 failed." in printed
+
+
+def test_every_started_job_is_in_the_report(faults, tmp_path):
+    folder, _ = faults
+    text = report(folder / "out", out=tmp_path).with_suffix(".md").read_text()
+    failed = text.partition("## Failed jobs")[2].partition("## ")[0]
+    for model in ("terminated", "ended", "busy", "loud", "full disk"):
+        assert failed.count(f"| {model} |") == 1
+    assert "5 of 7 jobs failed or have no result" in failed
+
+
+def test_a_job_that_changes_its_folder_reaches_no_other(faults):
+    folder, _ = faults
+    record = record_of(folder, "../../wanders [red]")
+    assert record.status == "finished"
+    assert "gone to" in (folder / "out" / "work" / record.job / "log.txt").read_text()
+    assert list((folder / "elsewhere").iterdir()) == []
+    assert {path.name for path in folder.iterdir()} == {"out", "spec.yaml", "elsewhere", "marker"}
+    assert record.config["data"]["init_args"]["root"].startswith("..")  # the job is the same on another machine
+
+
+def test_an_error_of_one_long_line_is_cut(faults):
+    record = record_of(faults[0], "loud")
+    assert record.error.endswith(" more characters)")
+    assert len(record.error) < 15 * 550
+
+
+def test_a_result_that_cannot_be_saved_is_a_failure_with_its_reason(faults):
+    record = record_of(faults[0], "full disk")
+    assert record.status == "failed"
+    assert "The result cannot be saved: [Errno 27] File too large" in record.error.splitlines()[-1]
+
+
+def test_a_job_killed_while_it_saves_leaves_nothing_half_written(faults):
+    folder, _ = faults
+    record = record_of(folder, "saved twice")
+    assert (record.status, record.attempt) == ("finished", 2)
+    assert list((folder / "out").rglob("*.part")) == []
+
+
+def test_a_job_that_hangs_is_stopped_after_its_timeout(parts_root, tmp_path, capsys):
+    models = {"hangs": misbehaving("hangs"), "lamp_ae": LAMP_AE}
+    spec = write_spec(tmp_path, parts_root, models, job_timeout=3600)
+    assert exit_code(spec, out=tmp_path / "out", job_timeout=12, retries=5) == 1
+    record = record_of(tmp_path, "hangs")
+    assert (record.status, record.attempt) == ("failed", 1)
+    assert record.error.splitlines()[-2:] == ["about to hang", "Stopped after 12 seconds, the job's timeout."]
+    assert record_of(tmp_path, "lamp_ae").status == "finished"
+    assert "1 of 2 jobs finished, 1 failed." in capsys.readouterr().out
+    assert [job.timeout for job in read_spec(spec)] == [3600, 3600]
+
+
+def test_a_job_whose_runner_was_killed_is_told_as_started(parts_root, tmp_path):
+    models = {"hangs": misbehaving("hangs", marker=str(tmp_path / "marker")), "lamp_ae": LAMP_AE}
+    spec = write_spec(tmp_path, parts_root, models)
+    runner = multiprocessing.get_context("forkserver").Process(
+        target=compare, kwargs={"spec": spec, "out": tmp_path / "out", "quiet": True}
+    )
+    runner.start()
+    folder = ResultFolder(tmp_path / "out")
+    while not (tmp_path / "marker").exists():
+        assert runner.is_alive()
+        time.sleep(0.1)
+    runner.kill()
+    runner.join()
+    (record,) = folder.records()
+    assert (record.model, record.status, record.attempt) == ("hangs", "started", 1)
+    assert "No result: the job is still running, or its process was stopped." in report(folder.root).read_text()
+    assert exit_code(spec, out=folder.root) == 0
+    assert {record.model: record.attempt for record in folder.records()} == {"hangs": 2, "lamp_ae": 1}
+
+
+def test_a_full_disk_is_told_in_a_line_and_the_rest_goes_on(parts_root, tmp_path, monkeypatch, capsys):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    spec = write_spec(tmp_path, parts_root, {"ended": misbehaving("exits", argument="0"), "lamp_ae": LAMP_AE})
+    monkeypatch.setattr(ResultFolder, "write", full_disk)  # of this process, the runner; workers write what they can
+    monkeypatch.setattr(ResultFolder, "collect", full_disk)
+    assert exit_code(spec, out=tmp_path / "out", retries=0) == 1
+    printed = capsys.readouterr()
+    assert "failed ended on parts, seed 0  The process ended without a result, with exit status 0." in printed.out
+    assert {record.model: record.status for record in read_records(tmp_path / "out")} == {
+        "ended": "started",
+        "lamp_ae": "finished",
+    }
+    (line,) = printed.err.splitlines()[-1:]
+    assert line.startswith("1 of 2 jobs finished, 1 failed. The records in")
+    assert line.endswith("cannot be collected: [Errno 28] No space left on device")
+
+
+@pytest.mark.parametrize("place", ["out", "out/jobs", "out/work", "out/spec.yaml.part"])
+def test_something_else_in_the_place_of_the_results_is_told_in_a_line(parts_root, tmp_path, capsys, place):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE})
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if path.suffix else path.write_text("mine")
+    assert exit_code(spec, out=tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("The folder for the results cannot be used: [Errno ")
+    assert str(path) in line
+    assert line.endswith("Choose another with --out.")
+    assert path.is_dir() or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"processes": 0}, "Expected processes >= 1, got 0."),
+        ({"retries": -1}, "Expected retries >= 0, got -1."),
+        ({"job_timeout": -1.0}, "Expected job_timeout to be a positive number of seconds, got -1.0."),
+        ({"job_timeout": math.nan}, "Expected job_timeout to be a positive number of seconds, got nan."),
+        ({"max_jobs": 0}, "1 jobs, 1 data sets x 1 models x 1 seeds, are more than 0"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line(parts_root, tmp_path, capsys, arguments, message):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE})
+    assert exit_code(spec, out=tmp_path / "out", **arguments) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", [b'{"schema_version": 1, "job":', b"\xff\xfe", b""])
+def test_a_damaged_record_is_named_and_its_job_is_run_again(sweep, tmp_path, capsys, content):
+    folder, _ = sweep
+    out = shutil.copytree(folder / "out", tmp_path / "out", symlinks=True)
+    broken, whole = record_of(folder, "padim"), record_of(folder, "lamp_ae")
+    path = out / "jobs" / f"{broken.job}.json"
+    path.write_bytes(content)
+    text = report(out, out=tmp_path / "report").with_suffix(".md").read_text()
+    assert text.count(str(path)) == 1
+    assert "lamp_ae" in text
+    compare(folder / "spec.yaml", out=out, dry_run=True)
+    printed = capsys.readouterr()
+    assert [line.startswith(f"Left out {path}") for line in printed.err.splitlines()] == [True]
+    assert printed.out.splitlines()[-1] == "2 of 3 jobs to run."  # the one that failed and this one
+    assert work_on(next(job for job in read_spec(folder / "spec.yaml") if job.id == broken.job), out) == "finished"
+    assert {record.model for record in ResultFolder(out).records()} >= {"padim", "lamp_ae"}
+    assert ResultFolder(out).read(whole.job) == whole
+
+
+def test_a_folder_of_nothing_but_damage_is_told(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / f"{'0' * 12}.json").write_text("torn")
+    with pytest.raises(FileNotFoundError, match=f"Left out .*{'0' * 12}.json"):
+        report(tmp_path)
 
 
 def test_data_loaders_start_their_workers_as_outside(parts_root, tmp_path):
@@ -256,20 +442,32 @@ def test_data_loaders_start_their_workers_as_outside(parts_root, tmp_path):
 def test_ray_runs_the_jobs_and_starts_one_again_whose_worker_is_killed(parts_root, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'anomalib-lamp[ray]'")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))  # of Ray's workers
-    dies = {"class_path": "helpers.DiesOnce", "init_args": {"marker": str(tmp_path / "marker")}}
+    dies = misbehaving("SIGKILL", marker=str(tmp_path / "marker"))
     broken = {"class_path": "LampAE", "init_args": {"architecture": "perceptron"}}
-    jobs = read_spec(write_spec(tmp_path, parts_root, {"dies": dies, "broken": broken}))
+    jobs = read_spec(
+        write_spec(
+            tmp_path, parts_root, {"dies": dies, "broken": broken, "hangs": misbehaving("hangs")}, job_timeout=60
+        )
+    )
     events = list(RayExecutor(retries=1).run(jobs, tmp_path / "out"))
     assert sorted((event.job.model, event.state) for event in events) == [
         ("broken", "failed"),
         ("broken", "started"),
         ("dies", "finished"),
+        ("dies", "retried"),
         ("dies", "started"),
+        ("dies", "started"),
+        ("hangs", "failed"),
+        ("hangs", "started"),
     ]
     records = {record.model: record for record in read_records(tmp_path / "out")}
     assert records["dies"].attempt == 2
     assert records["broken"].attempt == 1
     assert "Expected architecture" in records["broken"].error
+    assert records["hangs"].error.splitlines()[-2:] == [
+        "about to hang",
+        "Stopped after 60 seconds, the job's timeout.",
+    ]
 
 
 def test_two_runners_do_no_job_twice(parts_root, tmp_path):
@@ -291,13 +489,13 @@ def test_a_killed_runner_takes_its_workers_with_it_and_loses_nothing(parts_root,
     runner = context.Process(target=compare, kwargs={"spec": spec, "out": tmp_path / "out", "quiet": True})
     runner.start()
     folder = ResultFolder(tmp_path / "out")
-    while not folder.records():
+    while not finished(folder.records()):
         assert runner.is_alive()
         time.sleep(0.1)
     os.kill(runner.pid, signal.SIGKILL)
     runner.join()
     time.sleep(1)
-    kept = {record.job: record for record in folder.records()}
+    kept = {record.job: record for record in finished(folder.records())}
     assert 1 <= len(kept) < 4
     assert exit_code(spec, out=folder.root, quiet=True) == 0
     records = folder.records()
@@ -311,7 +509,7 @@ def test_the_spec_is_kept_beside_the_results(sweep):
 
 
 def test_executors_say_what_they_need(monkeypatch):
-    with pytest.raises(ValueError, match="Expected processes >= 1 and retries >= 0, got 0 and 1"):
+    with pytest.raises(ValueError, match="Expected processes >= 1, got 0"):
         LocalExecutor(processes=0)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'anomalib-lamp\[ray\]'"):

@@ -1,6 +1,8 @@
 """SyntheticParts: layout, determinism, exact masks, drawing once, errors and batches."""
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 
 from anomalib_lamp.data import synthetic_parts
 from anomalib_lamp.data.drawing import PARTS, draw_defective, draw_good
+from anomalib_lamp.data.files import write_png
 from anomalib_lamp.data.synthetic_parts import SyntheticParts
 
 SMALL = {"size": 64, "num_train": 3, "num_test_good": 2, "num_test_per_defect": 1}
@@ -210,20 +213,40 @@ def test_broken_off_drawing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic_parts, "draw_defective", full_disk)
     with pytest.raises(OSError, match="No space left"):
         SyntheticParts(tmp_path, **SMALL).prepare_data()
+    assert [path.name for path in tmp_path.iterdir()] == [".washer.lock"]
+
+
+def test_an_image_that_cannot_be_encoded_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(OSError, match=r"can be written as PNG to .*a\.png, got shape \(2, 3\) of uint8"):
+        write_png(tmp_path / "a.png", np.zeros((2, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_draw_at_the_same_time(tmp_path, monkeypatch):
-    """Both begin before either has ended; both end well, with one complete data set."""
-    together, write = threading.Barrier(2), SyntheticParts.draw
+def test_a_drawing_that_was_killed_is_cleaned_up_by_the_next(tmp_path):
+    drawn(tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    script = (
+        "import os, sys; from anomalib_lamp.data import synthetic_parts as s\n"
+        "s.draw_defective = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"s.SyntheticParts({str(tmp_path / 'parts')!r}, **{SMALL}).prepare_data()"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == -9
+    assert list((tmp_path / "parts" / ".washer.part").rglob("*.png"))
+    assert drawn(tmp_path / "parts") == drawn(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["washer"]
+
+
+def test_two_at_the_same_time_draw_once(tmp_path, monkeypatch):
+    """The second comes while the first is drawing, waits, and finds the complete data set."""
+    begun, write, errors = threading.Event(), SyntheticParts.draw, []
 
     def draw(self, folder):
-        together.wait(timeout=30)
+        assert not begun.is_set()
+        begun.set()
         write(self, folder)
-        together.wait(timeout=30)
 
     monkeypatch.setattr(SyntheticParts, "draw", draw)
-    errors = []
 
     def work():
         try:
@@ -232,8 +255,9 @@ def test_two_draw_at_the_same_time(tmp_path, monkeypatch):
             errors.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    threads[0].start()
+    assert begun.wait(timeout=30)
+    threads[1].start()
     for thread in threads:
         thread.join()
     assert errors == []
