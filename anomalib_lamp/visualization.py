@@ -77,7 +77,8 @@ class ReconstructionVisualizer(ImagePictures):
 
     The heat map uses the normalised scores: 0.5 is the threshold, so colours are comparable between pictures.
     Takes the arguments of :class:`anomalib.visualization.ImageVisualizer`; the reconstruction comes after ``fields``
-    and before ``overlay_fields``. The Lightning module's ``model`` must have a method ``reconstruct(images)``.
+    and before ``overlay_fields``. The Lightning module's ``model`` must have a method ``reconstruct(images)`` and
+    an attribute ``network``; where that is ``None``, there is no reconstruction to show.
 
     Example:
         >>> visualizer = ReconstructionVisualizer(field_size=(128, 128))
@@ -87,6 +88,9 @@ class ReconstructionVisualizer(ImagePictures):
 
     def pictures(self, pl_module: LightningModule, batch: Any) -> Iterator[Image.Image | None]:
         """Return the pictures of a batch in the order of its images."""
+        if pl_module.model.network is None:  # type: ignore[union-attr]
+            yield from super().pictures(pl_module, batch)
+            return
         reconstructions = pl_module.model.reconstruct(batch.image)  # type: ignore[union-attr, operator]
         yield from map(self.visualize_reconstruction, batch, reconstructions)
 

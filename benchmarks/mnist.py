@@ -27,6 +27,7 @@ from anomalib_lamp.auroc import auroc
 from anomalib_lamp.compare.environment import describe_run
 from anomalib_lamp.compare.statistics import bootstrap_interval
 from anomalib_lamp.losses import LampLoss
+from anomalib_lamp.models.lamp_ae.normal_errors import border_weights
 from anomalib_lamp.models.lamp_ae.torch_model import LampAEModel
 from anomalib_lamp.optim import cosine_scale
 from anomalib_lamp.precision import has_fast_bfloat16
@@ -42,7 +43,6 @@ MODEL = {
     "map_metric": "l2",
     "smoothing": 0.0,
     "sharp_maps": {},
-    "pooling": "mean",
 }
 
 
@@ -130,10 +130,11 @@ def train(model: LampAEModel, images: Tensor, run: Run) -> None:
 
 @torch.inference_mode()
 def score(model: LampAEModel, images: Tensor, device: torch.device) -> Tensor:
-    """Return the score of each of the images (N, 1, H, W)."""
+    """Return the mean error of each of the images (N, 1, H, W), which counts less towards the border."""
     model.eval()
-    chunks = images.expand(-1, 3, -1, -1).split(1000)
-    return torch.cat([model(chunk.to(device)).pred_score.flatten().cpu() for chunk in chunks])
+    weights = border_weights(*images.shape[-2:], device)
+    errors = (model.errors(chunk.expand(-1, 3, -1, -1).to(device))["l2"] for chunk in images.split(1000))
+    return torch.cat([(error * weights).mean(dim=(1, 2)).cpu() for error in errors])
 
 
 def read(results: Path) -> pd.DataFrame:

@@ -65,6 +65,7 @@ def write_idx(path, array):
 def make_lamp_ae(**arguments):
     """Return a tiny LampAE."""
     small = {"width": 4, "depth": 3, "image_size": 64, "max_steps": 4, "seed": 0, "visualizer": False}
+    small["targets"] = "pixels"
     return LampAE(**{**small, **arguments})
 
 

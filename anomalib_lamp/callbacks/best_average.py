@@ -14,27 +14,27 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from anomalib_lamp.corruption import repeatably
 
 from .before_validation import BeforeValidation
-from .held_out import HeldOutImages, training_batches
 
 MAX_DECAY = 0.98  # the average looks back over 50 steps
-PROBE_IMAGES = 32  # held-out images that weights are judged by, and as many learnt ones
+PROBE_IMAGES = 32  # held-out samples that weights are judged by, and as many learnt ones
 CHECKS_PER_TRAINING = 20
 CHECK_INTERVAL = 50  # steps, in a training without a limit
 CHUNK_SIZE = 16
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Samples = Callable[[LightningModule, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Damaged images and what they should be repaired to, each of shape (N, 3, H, W)."""
+    """Damaged samples and what they should be repaired to, each of shape (N, ...)."""
 
     damaged: Tensor
     normal: Tensor
 
     @torch.no_grad()
     def loss_of(self, network: nn.Module, loss: Loss) -> float:
-        """Return the loss of a network, summed over the images."""
+        """Return the loss of a network, summed over the samples."""
         chunks = zip(self.damaged.split(CHUNK_SIZE), self.normal.split(CHUNK_SIZE), strict=True)
         return torch.stack([loss(network(damaged), normal) * len(normal) for damaged, normal in chunks]).sum().item()
 
@@ -52,12 +52,14 @@ class BestAverage(BeforeValidation):
     included, and keeps the last average rather than the best.
 
     Args:
+        name: Name of the network, by which checkpoints know it.
         network: The network that is trained.
-        held_out: Held-out images; its callback has to come before this one.
-        damage: How images are damaged before they are repaired; always the same for a check.
-        loss: Loss of repaired and normal images, a mean over images.
-        on_check: Called after every check with the average's loss on held-out images and on as many learnt ones, both
-            summed over the images.
+        samples: Called when a training starts with the Lightning module and a number; returns at most so many normal
+            samples that are not learnt, and as many that are, (N, ...) each. N is 0 if nothing is held out.
+        damage: How samples are damaged before they are repaired; always the same for a check.
+        loss: Loss of repaired and normal samples, a mean over samples.
+        on_check: Called after every check with the average's loss on held-out samples and on as many learnt ones, both
+            summed over the samples.
 
     Attributes:
         kept: State of the network with the best average so far; empty before the training starts.
@@ -67,14 +69,16 @@ class BestAverage(BeforeValidation):
 
     def __init__(
         self,
+        name: str,
         network: nn.Module,
-        held_out: HeldOutImages,
+        samples: Samples,
         damage: Callable[[Tensor], Tensor],
         loss: Loss,
         on_check: Callable[[float, float], None] | None = None,
     ) -> None:
+        self.name = name
         self.network = network
-        self.held_out = held_out
+        self.samples = samples
         self.damage = damage
         self.loss = loss
         self.on_check = on_check
@@ -85,30 +89,29 @@ class BestAverage(BeforeValidation):
         self._followed_step = self._checked_step = 0
         self._resumed: dict[str, Any] | None = None
 
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in checkpoints."""
+        return f"{type(self).__name__}:{self.name}"
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an average, if images are held out to check it by."""
-        normal = self.held_out.images[:PROBE_IMAGES]
-        if not len(normal):
+        """Begin an average, if samples are held out to check it by."""
+        held_out, learnt = self.samples(pl_module, PROBE_IMAGES)
+        if not len(held_out):
             return
         steps = trainer.estimated_stepping_batches
         self._check_interval = max(1, int(steps) // CHECKS_PER_TRAINING) if math.isfinite(steps) else CHECK_INTERVAL
-        self.begin(normal, self._some_learnt_images(pl_module, len(normal)))
-
-    def _some_learnt_images(self, pl_module: LightningModule, count: int) -> Tensor:
-        """Read learnt images, evenly spread; as many as are held out, so that their damage is alike."""
-        learnt = self.held_out.learnt
-        spread = [learnt[number * len(learnt) // count] for number in range(count)]
-        return torch.cat([batch.image for batch in training_batches(pl_module, spread)])  # type: ignore[misc]
+        self.begin(held_out, learnt)
 
     def begin(self, held_out: Tensor, learnt: Tensor) -> None:
         """Begin an average of the network's weights, or go on with that of an interrupted training.
 
         Args:
-            held_out: Normal images (N, 3, H, W) that weights are judged by.
-            learnt: Images that are learnt, as many.
+            held_out: Normal samples (N, ...) that weights are judged by.
+            learnt: Samples that are learnt, as many.
         """
         self._held_out_probe, self._learnt_probe = (
-            Probe(repeatably(self.damage, images), images) for images in (held_out, learnt)
+            Probe(repeatably(self.damage, normal), normal) for normal in (held_out, learnt)
         )
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average, use_buffers=True).eval()
         self.kept = copy.deepcopy(self.network.state_dict())

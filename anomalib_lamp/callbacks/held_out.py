@@ -65,6 +65,15 @@ class HeldOutImages(Callback):
             self._paths = frozenset(path for batch in batches for path in image_paths(batch))
             self.images = torch.cat([batch.image for batch in batches])  # type: ignore[misc]
 
+    def samples(self, pl_module: LightningModule, at_most: int) -> tuple[Tensor, Tensor]:
+        """Return at most so many held-out images, and as many learnt ones, evenly spread; none if none are held out."""
+        held_out = self.images[:at_most]
+        count = len(held_out)
+        if not count:
+            return held_out, held_out
+        spread = [self.learnt[number * len(self.learnt) // count] for number in range(count)]
+        return held_out, torch.cat([batch.image for batch in training_batches(pl_module, spread)])  # type: ignore[misc]
+
     def to_learn(self, batch: ImageBatch) -> Tensor:
         """Return the images of a batch that are not held out."""
         images: Tensor = batch.image  # type: ignore[assignment]

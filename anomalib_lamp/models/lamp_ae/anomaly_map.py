@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_lamp.functional import ERRORS, errors_by_metric, gaussian_blur
 
+from .feature_branch import FEATURE_ERRORS
 from .normal_errors import image_level, level_exponent, location_statistics
 
 MAP_METRIC = "ssim+msgms+chroma"  # structure, edges of all sizes, colour
@@ -30,7 +31,8 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     :math:`\tfrac12 (1 + z / (|z| + 4))`: in (0, 1), strictly growing with :math:`z`, without saturation.
 
     Args:
-        metric: Element-wise error: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma``, or several joined by ``+``.
+        metric: Error of pixels: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma``, or several joined by ``+``; or one of
+            features: ``stride4``, ``stride8``, ``stride16``, ``distance``.
         sigma: Standard deviation of the Gaussian smoothing in pixels; 0 for none.
         calibration: ``none`` or ``location``, which needs :meth:`calibrate`.
 
@@ -59,8 +61,9 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
     def __init__(self, metric: str = MAP_METRIC, sigma: float = 2.5, calibration: str = "none") -> None:
         super().__init__()
         metrics = metric.split("+")
-        if not set(metrics) <= set(ERRORS):
-            msg = f"Expected map_metric to be one of {sorted(ERRORS)}, or several joined by '+', got {metric!r}."
+        known = [*sorted(ERRORS), *FEATURE_ERRORS]
+        if not set(metrics) <= set(known):
+            msg = f"Expected map_metric to be one of {known}, or several joined by '+', got {metric!r}."
             raise ValueError(msg)
         if sigma < 0:
             msg = f"Expected smoothing to be 0 or a standard deviation in pixels, got {sigma}."

@@ -1,4 +1,4 @@
-"""When the maps and the score of a LampAE in training are calibrated."""
+"""When the map and the score of a LampAE in training are calibrated."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,21 @@ from .torch_model import LampAEModel
 
 
 class CalibrateMaps(BeforeValidation):
-    """Calibrate maps and score with held-out images before every validation, and choose how if that is open.
+    """Calibrate map and score with held-out images before every validation, and choose how.
 
     Args:
         model: The model; its weights have to be those that are kept, so the callback that chooses them comes first.
         held_out: Held-out images; its callback has to come first, too.
         calibrations: Calibrations to choose from.
-        kinds: Fillings of the damaged regions that the choice is made with.
 
     Raises:
         ValueError: When the training starts, if there are too few images for the only calibration allowed.
     """
 
-    def __init__(
-        self, model: LampAEModel, held_out: HeldOutImages, calibrations: Sequence[str], kinds: Sequence[str]
-    ) -> None:
+    def __init__(self, model: LampAEModel, held_out: HeldOutImages, calibrations: Sequence[str]) -> None:
         self.model = model
         self.held_out = held_out
         self.calibrations = calibrations
-        self.kinds = kinds
         self.choice: Choice | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,8 +37,8 @@ class CalibrateMaps(BeforeValidation):
         if tuple(self.calibrations) == ("location",):
             msg = f"Expected at least {2 * self.held_out.at_least} training images for calibration='location'."
             raise ValueError(msg)
-        metric = self.model.map_and_score.shown.metric
-        rank_zero_warn(f"Too few training images to hold some out: the map is made by {metric}, uncalibrated.")
+        evidence = ", ".join(self.model.map_and_score.names)
+        rank_zero_warn(f"Too few training images to hold some out: the map is made by {evidence}, uncalibrated.")
 
     def bring_up_to_date(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate the model as it is now."""
@@ -50,7 +46,7 @@ class CalibrateMaps(BeforeValidation):
         if not len(self.held_out.images):
             return
         training = self.model.training
-        self.choice = calibrate(self.model.eval(), self.held_out.images, self.calibrations, self.kinds)
+        self.choice = calibrate(self.model.eval(), self.held_out.images, self.calibrations)
         self.model.train(training)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,24 +1,25 @@
-"""Calibrates the maps and the score of a trained LampAE; the calibration is chosen without any real defect."""
+"""Calibrates the map and the score of a trained LampAE; how is chosen without any real defect."""
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.auroc import auroc
-from anomalib_lamp.corruption import Corruption, repeatably
 
 from .anomaly_map import CALIBRATIONS
-from .score import MapAndScore
+from .probes import probes
+from .score import MIN_IMAGES_FOR_PEAKS, MapAndScore
 from .torch_model import LampAEModel
 
-PROBE_AREAS = (0.0015, 0.05)  # smallest and largest damaged region, as fractions of the image
+MAX_PROBED = 16  # normal images that are damaged
 DAMAGE_THRESHOLD = 0.03  # mean difference over channels from which a pixel counts as damaged
 CALIBRATION_BONUS = 0.02  # by how much a plain map must be better on damaged copies to be preferred to a calibrated one
+WEIGHT_POWER = 2  # of how far an AUROC is above 0.5, which makes the weight of a kind of evidence
 PIXEL_STRIDE = 2  # every second row and column counts for the pixels' AUROC
 CHUNK_SIZE = 16
 MIN_IMAGES = 4
@@ -28,42 +29,45 @@ Errors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Choice:
-    """A calibration, and how well maps and scores calibrated so tell damaged from normal held-out images.
+    """A calibration, weights of the evidence, and how well both tell damaged from normal held-out images.
 
     Attributes:
         calibration: Calibration of the maps.
         quality: Mean of the AUROC of images and the AUROC of pixels, in [0, 1]; ``None`` if there was no choice.
+        weights: Weight of every kind of evidence, in their order; empty to leave them equal.
+        names: Names of the kinds of evidence.
     """
 
     calibration: str
     quality: float | None = None
+    weights: list[float] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Return the choice as an init argument of LampAE."""
+        """Return the calibration as an init argument of LampAE, and the weights."""
         quality = "" if self.quality is None else f" (AUROC on damaged copies {self.quality:.3f})"
-        return f"calibration={self.calibration}{quality}"
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(self.names, self.weights, strict=False))
+        return f"calibration={self.calibration}{quality}" + (f"; weights of the evidence: {weights}" if weights else "")
 
 
 @torch.no_grad()
-def calibrate(
-    model: LampAEModel,
-    normal: Tensor,
-    calibrations: Sequence[str] = CALIBRATIONS,
-    kinds: Sequence[str] | None = None,
-) -> Choice:
-    """Choose a calibration, and calibrate the model's maps and scores with normal images.
+def calibrate(model: LampAEModel, normal: Tensor, calibrations: Sequence[str] = CALIBRATIONS) -> Choice:
+    """Choose a calibration and weights of the evidence, and calibrate the model's map and score with normal images.
 
-    Each candidate has to tell normal images from the same images with one small damaged region. Location statistics
-    come from one half of the images when the other half is judged, so a calibration that only fits the images it was
-    made from gains nothing. Still, calibration by location is preferred unless plain maps are better by
-    ``CALIBRATION_BONUS``, since real defects are fainter than the damage. No test image is needed. The damage is always
-    the same, whatever state torch's generators have.
+    Each candidate has to tell normal images from the same images with one small damaged region, of kinds that the model
+    has not learnt to repair. Statistics come from one half of the images when the other half is judged, so a
+    calibration that only fits the images it was made from gains nothing. Still, calibration by location is preferred
+    unless plain maps are better by ``CALIBRATION_BONUS``, since real defects are fainter than the damage.
+
+    The weight of a kind of evidence is ``(2 AUROC - 1)**2`` of its peaks on the damaged copies, 0 below an AUROC of
+    0.5. With fewer than 4 images to calibrate by in each half, weights stay equal.
+
+    No test image is needed. The damage is always the same, whatever state torch's generators have.
 
     Args:
         model: Trained model in evaluation mode; changed in place.
         normal: Normal images that the model has not learnt, (N, 3, H, W) in [0, 1], N at least 4.
         calibrations: Calibrations to choose from.
-        kinds: Fillings of the damaged regions; all if not given.
 
     Raises:
         ValueError: If there are fewer than 4 images.
@@ -71,16 +75,16 @@ def calibrate(
     if len(normal) < MIN_IMAGES:
         msg = f"Expected at least {MIN_IMAGES} normal images to calibrate with, got {len(normal)}."
         raise ValueError(msg)
+    map_and_score = model.map_and_score
     clean = _errors_of(model, normal)
     choice = Choice(calibrations[0])
-    if len(calibrations) > 1:
-        damaged = damaged_copies(normal, kinds)
-        masks = (damaged - normal).abs().mean(dim=1) > DAMAGE_THRESHOLD
-        halves = list(_halves(clean, _errors_of(model, damaged), masks))
-        candidates = [Choice(name, quality(model.map_and_score, halves, name)) for name in calibrations]
+    if len(calibrations) > 1 or len(map_and_score.generators) > 1:
+        halves = list(_halves(model, normal, clean))
+        candidates = [judge(map_and_score, halves, name) for name in calibrations]
         choice = max(candidates, key=preference)
-    model.map_and_score.calibration = choice.calibration
-    model.map_and_score.calibrate(clean)
+        map_and_score.weights.copy_(torch.tensor(choice.weights))
+    map_and_score.calibration = choice.calibration
+    map_and_score.calibrate(clean)
     return choice
 
 
@@ -92,16 +96,6 @@ def preference(choice: Choice) -> float:
         True
     """
     return (choice.quality or 0) + CALIBRATION_BONUS * (choice.calibration == "location")
-
-
-def damaged_copies(images: Tensor, kinds: Sequence[str] | None = None) -> Tensor:
-    """Return the images with one small region changed in most of them, always in the same way."""
-    corruption = Corruption(kinds=kinds, regions=1, noise=0.0, areas=PROBE_AREAS)
-    return repeatably(partial(_in_chunks, corruption), images)
-
-
-def _in_chunks(corruption: Corruption, images: Tensor) -> Tensor:
-    return torch.cat([corruption(chunk) for chunk in images.split(CHUNK_SIZE)])
 
 
 def _errors_of(model: LampAEModel, images: Tensor) -> Errors:
@@ -118,19 +112,22 @@ class Half(NamedTuple):
     masks: Tensor
 
 
-def _halves(normal: Errors, damaged: Errors, masks: Tensor) -> Iterator[Half]:
+def _halves(model: LampAEModel, images: Tensor, clean: Errors) -> Iterator[Half]:
     """Yield each half of the images, with the normal errors of the other half to calibrate by."""
     for first in (0, 1):
+        undamaged = images[first::2][: MAX_PROBED // 2]
+        damaged = torch.cat(probes(undamaged))
+        copies = undamaged.repeat(len(damaged) // len(undamaged), 1, 1, 1)
         yield Half(
-            calibrate_by={name: error[1 - first :: 2] for name, error in normal.items()},
-            normal={name: error[first::2] for name, error in normal.items()},
-            damaged={name: error[first::2] for name, error in damaged.items()},
-            masks=masks[first::2],
+            calibrate_by={name: error[1 - first :: 2] for name, error in clean.items()},
+            normal={name: error[first::2] for name, error in clean.items()},
+            damaged=_errors_of(model, damaged),
+            masks=(damaged - copies).abs().mean(dim=1, keepdim=True) > DAMAGE_THRESHOLD,
         )
 
 
-def quality(map_and_score: MapAndScore, halves: Sequence[Half], calibration: str) -> float:
-    """Return how well calibrated maps and scores tell damaged from normal pixels and images, in [0, 1].
+def judge(map_and_score: MapAndScore, halves: Sequence[Half], calibration: str) -> Choice:
+    """Return weights for a calibration, and how well maps and scores tell damaged from normal pixels and images.
 
     Args:
         map_and_score: What makes maps and scores; left as it is.
@@ -138,19 +135,37 @@ def quality(map_and_score: MapAndScore, halves: Sequence[Half], calibration: str
         calibration: The calibration.
 
     Returns:
-        Mean of the AUROC of pixels and the AUROC of images; 0.5 for either where nothing, or everything, is damaged.
+        The choice; its quality is the mean of the AUROC of pixels and the AUROC of images, 0.5 for either where
+        nothing, or everything, is damaged.
     """
     trial = copy.deepcopy(map_and_score)
     trial.calibration = calibration
-    maps, scores, labels = [], [], []
+    normal, damaged = [], []
     for half in halves:
         trial.calibrate(half.calibrate_by)
-        damaged_maps, damaged_scores = trial(half.damaged)
-        is_damaged = half.masks.flatten(1).any(dim=1)
-        maps.append(damaged_maps[:, 0])
-        scores += [trial(half.normal)[1], damaged_scores]
-        labels += [torch.zeros_like(is_damaged), is_damaged]
-    masks = torch.cat([half.masks for half in halves])
-    of_pixels = auroc(*(pixels[:, ::PIXEL_STRIDE, ::PIXEL_STRIDE] for pixels in (masks, torch.cat(maps))))
-    of_images = auroc(torch.cat(labels), torch.cat(scores))
-    return sum(0.5 if value is None else value for value in (of_pixels, of_images)) / 2
+        normal.append(trial.standardised(half.normal))
+        damaged.append(trial.standardised(half.damaged))
+    by_kind = [[torch.cat(maps) for maps in zip(*both, strict=True)] for both in (normal, damaged)]
+    is_damaged = torch.cat([half.masks.flatten(1).any(dim=1) for half in halves])
+    labels = torch.cat([is_damaged.new_zeros(len(by_kind[0][0])), is_damaged])
+    enough = min(len(half.calibrate_by[trial.metrics[0]]) for half in halves) >= MIN_IMAGES_FOR_PEAKS
+    if enough:
+        peaks = [torch.cat([maps.amax((1, 2, 3)) for maps in pair]) for pair in zip(*by_kind, strict=True)]
+        trial.weights.copy_(weights_of([auroc(labels, each) for each in peaks]))
+    maps, damaged_scores = trial.combine(by_kind[1])
+    scores = torch.cat([trial.combine(by_kind[0])[1], damaged_scores])
+    masks = F.adaptive_max_pool2d(torch.cat([half.masks for half in halves]).float(), maps.shape[-2:]) > 0
+    of_pixels = auroc(*(pixels[..., ::PIXEL_STRIDE, ::PIXEL_STRIDE] for pixels in (masks, maps)))
+    parts = (0.5 if value is None else value for value in (of_pixels, auroc(labels, scores)))
+    return Choice(calibration, sum(parts) / 2, trial.weights.tolist(), trial.names)
+
+
+def weights_of(aurocs: Sequence[float | None]) -> Tensor:
+    """Return weights that sum to 1 of kinds of evidence with these AUROCs; equal ones if none is above 0.5.
+
+    Example:
+        >>> weights_of([0.75, 1.0, 0.4])
+        tensor([0.2000, 0.8000, 0.0000])
+    """
+    above = torch.tensor([max(0.0, 2 * (value or 0.5) - 1) for value in aurocs]) ** WEIGHT_POWER
+    return above / above.sum() if above.sum() else torch.full_like(above, 1 / len(above))

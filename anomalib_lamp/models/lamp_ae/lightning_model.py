@@ -1,5 +1,6 @@
 """LampAE: a reconstruction network trained with LAMP, as an anomalib model."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
+from anomalib_lamp.backbone import check_source
 from anomalib_lamp.callbacks import (
     BestAverage,
     CheckImages,
@@ -25,6 +28,7 @@ from anomalib_lamp.callbacks import (
 )
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.corruption import Corruption
+from anomalib_lamp.functional import at_least_float32
 from anomalib_lamp.losses import LampLoss
 from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
@@ -34,31 +38,44 @@ from anomalib_lamp.visualization import ReconstructionVisualizer
 from .adaptive_shift import AdaptiveShift
 from .anomaly_map import CALIBRATIONS, MAP_METRIC
 from .calibrate_maps import CalibrateMaps
+from .feature_branch import FeatureBranch
+from .feature_memory import FeatureMemory
 from .torch_model import LampAEModel
+
+PIXELS_ONLY_IMAGE_SIZE = 128
+IMAGES_PER_FEATURES = 2  # images of a batch for each image whose features are learnt in the same step
 
 
 class LampAE(HostDefaults, AnomalibModule):
-    """Reconstruction model trained with loss amplification (LAMP).
+    """Model that repairs images and their features, trained with loss amplification (LAMP).
 
-    A network learns to reconstruct images without defects; what it reconstructs badly is anomalous. LAMP changes the
-    loss only: every pixel's error L becomes ``-log(1 - L)``. No pre-trained weights are needed.
+    Networks learn to return what an image without defects looks like; what they change is anomalous. LAMP changes the
+    loss only: every error L becomes ``-log(1 - L)``. One network repairs pixels. Another one repairs frozen features of
+    a network that was trained on ImageNet, whose weights come with this package; a third kind of evidence is how far
+    features are from normal ones at the same place. ``targets=pixels`` needs no pre-trained weights.
 
-    By default the network learns to repair: its input is damaged on the fly, its target is the image as it was. This
-    deviates from the paper; ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
+    The networks see damaged images or features and learn to return them as they were. This deviates from the paper;
+    ``targets=pixels`` with ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
     here: networks, image size, optimiser settings, training budget, map and score.
 
-    An eighth of the training images is held out from learning. They choose the weights: the moving average, checked
-    twenty times in a training, that repairs them best is what is validated, saved and kept. They choose the
-    calibration, if it is ``auto``: the one whose maps and scores tell them best from damaged copies of them, with a
-    preference for calibration by location. Where they are repaired clearly worse than learnt images, the images to
-    learn are shifted at random from then on. No test image is used; the choice is printed and kept in the checkpoint.
+    An eighth of the training images, at least eight, is held out from learning. They choose the weights: the moving
+    average, checked twenty times in a training, that repairs them best is what is validated, saved and kept. They
+    choose the weight of every kind of evidence, and the calibration if it is ``auto``, by how well maps and scores tell
+    them from copies of them with damage of kinds that are not learnt. Where their pixels are repaired clearly worse
+    than those of learnt images, the images to learn are shifted at random from then on. No test image is used; the
+    choice is printed and kept in the checkpoint.
 
     Args:
-        architecture: Network: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
+        targets: What is repaired: ``pixels``, ``features``, or both joined by ``+``.
+        architecture: Network for pixels: ``autoencoder`` (everything passes a bottleneck) or ``unet``.
         width: Channels at half resolution; they double with every halving, up to 512.
         depth: Number of halvings, at least 2.
         skip_connections: For ``unet``: whether features of the way down join those of the way up.
         latent_channels: For ``autoencoder``: channels of the bottleneck.
+        backbone: For features: name of a convolutional timm network with levels at strides 4, 8 and 16.
+        weights: For features: where the backbone's weights come from: ``packaged`` (ImageNet weights that are installed
+            with this package, for ``tf_efficientnet_lite0`` only), ``timm`` (timm's own, downloaded if need be),
+            ``random``, or a local file with timm's names. Loading, testing and exporting a checkpoint needs none.
         corruption_strength: How strongly training images are damaged before they must be repaired, in [0, 1]; 0 for
             plain reconstruction.
         corruption_kinds: What damaged regions are filled with: some of ``colour``, ``texture``, ``shift``, ``swap``,
@@ -67,7 +84,8 @@ class LampAE(HostDefaults, AnomalibModule):
             none.
         furthest_shift: How far images are shifted at most once the network overfits, as a fraction of their side, in
             [0, 1); 0 for never.
-        base_loss: Error per element that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``.
+        base_loss: Error of each pixel that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``. Of features it is
+            always ``(1 - cosine) / 2`` at each location and stride.
         amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
         reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
         optimizer: ``adam``, ``adamw``, ``rmsprop`` or ``sgd`` (with momentum 0.9).
@@ -79,22 +97,24 @@ class LampAE(HostDefaults, AnomalibModule):
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
         mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
             cores); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision`` wins.
-        map_metric: Error that makes the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma`` (colour, whatever
-            the brightness), or several joined by ``+``.
-        smoothing: Standard deviation, in pixels, of the Gaussian that smooths the map; 0 for none.
-        sharp_maps: Further maps whose peaks count in the image score: the error of each and its smoothing in pixels.
-            The score is the mean of their peaks and the anomaly map's, standardised by held-out images. ``null`` takes
-            ``{ssim: 1.0}``, a sharp map for the smallest defects; ``{}`` scores by the anomaly map alone.
+        map_metric: Error of pixels that counts in the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``,
+            ``chroma`` (colour, whatever the brightness), or several joined by ``+``.
+        smoothing: Standard deviation, in pixels, of the Gaussian that smooths it; 0 for none.
+        sharp_maps: Further errors of pixels that count in the map, and the smoothing of each in pixels. ``null`` takes
+            ``{ssim: 1.0}``, a sharp map for the smallest defects; ``{}`` is for none.
+        feature_errors: Errors of features that count in the map: some of ``stride4``, ``stride8``, ``stride16`` (of
+            repair) and ``distance`` (from normal features); ``null`` for all.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
-        pooling: How a peak is taken from a map: ``max``, ``topk`` (mean of the largest) or ``mean``.
+        pooling: How the score is taken from the map: ``max``, ``topk`` (mean of the largest) or ``mean``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
         false_positive_rate: Fraction of normal images that may be called anomalous, in (0, 0.5]. Then the thresholds
             come from normal validation images alone, and no defects are needed; have the datamodule split some off:
             ``--data.val_split_mode from_train --data.val_split_ratio 0.2``. ``null`` takes the thresholds of the best
             F1 (anomalib's), which needs defects among the validation images. Not used if a ``post_processor`` is given.
-        image_size: Side, in pixels, of the square that images are resized to. Larger ones show smaller defects and take
-            longer; let ``smoothing`` grow with them. Not used if a ``pre_processor`` is given.
+        image_size: Side, in pixels, of the square that images are resized to; ``null`` takes 256 with features, else
+            128. With features, pixels are repaired at half of it. Larger ones show smaller defects and take longer; let
+            ``smoothing`` grow with them. Not used if a ``pre_processor`` is given.
         seed: Seed of weights, shuffling and training; two runs with the same seed give identical weights on the CPU.
             ``null`` takes torch's global state. Use this instead of ``--seed_everything``, which anomalib ignores. If
             validation images are split off at random, the datamodule has a ``seed`` of its own.
@@ -104,10 +124,10 @@ class LampAE(HostDefaults, AnomalibModule):
         visualizer: Visualizer, or ``true`` for pictures with the reconstruction.
 
     Raises:
-        ValueError: If an argument is unknown or out of range.
+        ValueError: If an argument is unknown or out of range, or the packaged weights are not of the backbone.
 
     Example:
-        >>> model = LampAE(architecture="autoencoder", base_loss="l1", optimizer="adamw", max_steps=500, seed=0)
+        >>> model = LampAE(targets="pixels", base_loss="l1", optimizer="adamw", max_steps=500, seed=0)
         >>> model.name
         'LampAE'
 
@@ -115,15 +135,16 @@ class LampAE(HostDefaults, AnomalibModule):
     Reconstruction Loss Amplification", 2023, https://arxiv.org/abs/2308.14595
     """
 
-    default_image_size = 128
-
     def __init__(
         self,
+        targets: str = "pixels+features",
         architecture: str = "unet",
         width: int = 16,
         depth: int = 4,
         skip_connections: bool = True,
         latent_channels: int = 64,
+        backbone: str = "tf_efficientnet_lite0",
+        weights: str = "packaged",
         corruption_strength: float = 1.0,
         corruption_kinds: list[str] | None = None,
         corruption_noise: float = 0.05,
@@ -134,24 +155,26 @@ class LampAE(HostDefaults, AnomalibModule):
         optimizer: str = "adam",
         learning_rate: float | None = None,
         schedule: str = "cosine",
-        max_steps: int = 2000,
+        max_steps: int = 1400,
         mixed_precision: bool = True,
         map_metric: str = MAP_METRIC,
         smoothing: float = 2.5,
         sharp_maps: dict[str, float] | None = None,
+        feature_errors: list[str] | None = None,
         calibration: str = "auto",
         pooling: str = "max",
         topk_fraction: float = 0.001,
         false_positive_rate: float | None = None,
-        image_size: int = default_image_size,
+        image_size: int | None = None,
         seed: int | None = None,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        side = image_size or (self.default_image_size if "features" in targets else PIXELS_ONLY_IMAGE_SIZE)
         if pre_processor is True:
-            pre_processor = self.configure_pre_processor((image_size, image_size))
+            pre_processor = self.configure_pre_processor((side, side))
         if post_processor is True:
             post_processor = self.configure_post_processor(false_positive_rate)
         super().__init__(
@@ -167,16 +190,21 @@ class LampAE(HostDefaults, AnomalibModule):
             msg = "Expected reduction to be 'sum' or 'mean', got 'none': training needs a scalar."
             raise ValueError(msg)
         check_optimizer_arguments(optimizer, learning_rate, schedule)
+        check_source(weights, backbone)
         with seeded_weights(seed):
             self.model: LampAEModel = LampAEModel(
+                targets=targets,
                 architecture=architecture,
                 width=width,
                 depth=depth,
                 skip_connections=skip_connections,
                 latent_channels=latent_channels,
+                backbone=backbone,
+                image_size=self.input_size or (side, side),
                 map_metric=map_metric,
                 smoothing=smoothing,
                 sharp_maps=sharp_maps,
+                feature_errors=feature_errors,
                 calibration="none" if calibration == "auto" else calibration,
                 pooling=pooling,
                 topk_fraction=topk_fraction,
@@ -190,7 +218,7 @@ class LampAE(HostDefaults, AnomalibModule):
         self.calibrations = CALIBRATIONS if calibration == "auto" else (calibration,)
         self.corruption = Corruption(corruption_strength, corruption_kinds, noise=corruption_noise)
         self.shift = AdaptiveShift(furthest_shift)
-        self.held_out = HeldOutImages(fraction=0.125, at_least=4, at_most=100, seed=seed)
+        self.held_out = HeldOutImages(fraction=0.125, at_least=8, at_most=100, seed=seed)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -198,6 +226,15 @@ class LampAE(HostDefaults, AnomalibModule):
         self.max_steps = max_steps
         self.mixed_precision = mixed_precision
         self.seed = seed
+        self.weights = weights
+        self.feature_memory = (
+            FeatureMemory(self.model.features, self.held_out, self._load_weights) if self.model.features else None
+        )
+
+    def _load_weights(self) -> None:
+        """Load the backbone's weights from where they come from."""
+        if self.model.features is not None:
+            self.model.features.features.backbone.load_weights(self.weights)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
@@ -209,10 +246,29 @@ class LampAE(HostDefaults, AnomalibModule):
             WarnOfOneKind(),
             TrainingImagesInMemory(),
             self.held_out,
-            self.shift,
-            BestAverage(self.model.network, self.held_out, self.corruption, self._checked_loss, self.shift.adapt),
-            CalibrateMaps(self.model, self.held_out, self.calibrations, self.corruption.kinds),
+            *self._pixel_callbacks(),
+            *self._feature_callbacks(),
+            CalibrateMaps(self.model, self.held_out, self.calibrations),
         ]
+
+    def _pixel_callbacks(self) -> list[Callback]:
+        if self.model.network is None:
+            return []
+        average = BestAverage(
+            "pixels", self.model.network, self._pixel_samples, self.corruption, self._checked_loss, self.shift.adapt
+        )
+        return [self.shift, average]
+
+    def _feature_callbacks(self) -> list[Callback]:
+        branch, memory = self.model.features, self.feature_memory
+        if branch is None or memory is None:
+            return []
+        return [memory, BestAverage("features", branch.repair, memory.samples, branch.damaged, self._feature_loss)]
+
+    def _pixel_samples(self, pl_module: LightningModule, at_most: int) -> tuple[Tensor, Tensor]:
+        """Return held-out and learnt images at the resolution at which pixels are repaired."""
+        held_out, learnt = self.held_out.samples(pl_module, at_most)
+        return self.model.reduced(held_out), self.model.reduced(learnt)
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the loss of a batch and log the training curves.
@@ -229,19 +285,46 @@ class LampAE(HostDefaults, AnomalibModule):
         images = self.held_out.to_learn(batch)
         if not len(images):
             return zero_loss(self)
-        images = self.shift(images)
+        losses = []
+        if self.model.network is not None:
+            losses.append(self._learn_pixels(self.shift(self.model.reduced(images))))
+        if self.feature_memory is not None:
+            losses.append(self._learn_features(self.feature_memory.draw(-(-len(images) // IMAGES_PER_FEATURES))))
+        loss = torch.stack(losses).sum()
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
+        return loss
+
+    def _learn_pixels(self, images: Tensor) -> Tensor:
+        """Return the loss of the repair of damaged images."""
         damaged = self.corruption(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            reconstruction = self.model(damaged)
+            reconstruction = self.model.repair_pixels(damaged)
         self._require_finite(reconstruction)
         error = self.loss.base_error(reconstruction, images)
-        loss = self.loss.reduce(error)
-        size = len(images)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
-        self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=size)
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
+        self.log("train_base_error", error.mean(), on_step=True, on_epoch=True, batch_size=len(images))
         self.log("shift_reach", self.shift.reach, on_step=True)
-        return loss
+        return self.loss.reduce(error)
+
+    def _learn_features(self, target: Tensor) -> Tensor:
+        """Return the loss of the repair of damaged features."""
+        branch: FeatureBranch = self.model.features  # type: ignore[assignment]
+        damaged = branch.damaged(target)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            repaired = branch.repair(damaged)
+        error = self._feature_error(at_least_float32(repaired), target)
+        self.log("train_feature_error", error.mean(), on_step=True, on_epoch=True, batch_size=len(target))
+        return self.loss.reduce(error)
+
+    def _feature_error(self, repaired: Tensor, target: Tensor) -> Tensor:
+        """Return the error at every location of all strides, (N, locations)."""
+        self._require_finite(repaired)
+        branch: FeatureBranch = self.model.features  # type: ignore[assignment]
+        return torch.cat([error.flatten(1) for error in branch.repair_errors(repaired, target).values()], dim=1)
+
+    def _feature_loss(self, repaired: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of features repaired by the averaged weights."""
+        return self.loss.reduce(self._feature_error(repaired, target))
 
     def _checked_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
         """Return the loss of a reconstruction by the averaged weights."""
@@ -262,16 +345,22 @@ class LampAE(HostDefaults, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and its schedule over the steps that the trainer will take."""
-        height, width = self.input_size or (self.default_image_size, self.default_image_size)
-        elements = 3 * height * width if self.loss.reduction == "sum" else 1
         return configure_optimizer(
-            self.model.parameters(),
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             total_steps=self.trainer.estimated_stepping_batches,
-            summed_elements=elements,
+            summed_elements=self._elements() if self.loss.reduction == "sum" else 1,
         )
+
+    def _elements(self) -> int:
+        """Return over how many errors of an image the loss is summed."""
+        height, width = self.input_size or (self.default_image_size, self.default_image_size)
+        if self.model.network is not None:
+            return 3 * height * width // self.model.pixel_reduction**2
+        layout = self.model.features.layout  # type: ignore[union-attr]
+        return 2 * math.prod(layout.size) + math.prod(layout.coarse_size)
 
     @classmethod
     def configure_visualizer(cls) -> ReconstructionVisualizer:

@@ -80,7 +80,7 @@ class PlaceGaussian(DynamicBufferMixin, nn.Module):
         Args:
             features: Features (N, C, h, w) of normal images, N at least 1; half precision is enough.
         """
-        self.mean = features.float().mean(dim=0)
+        self.mean = features.mean(dim=0, dtype=torch.float32)
         self.whitening = whitening_of(self._sampled_deviations(features))
         z = self._whitened(features[:MAX_IMAGES].float())
         rank = min(self.rank, len(z), z.shape[1])

@@ -1,50 +1,52 @@
-"""From reconstruction errors to the anomaly map that is shown and to the image score."""
+"""From several kinds of evidence to the anomaly map that is shown and to the image score."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from .anomaly_map import MAP_METRIC, AnomalyMapGenerator, into_unit_interval
+from .anomaly_map import AnomalyMapGenerator, into_unit_interval
 from .normal_errors import border_weights
 
 POOLINGS = ("max", "mean", "topk")
-SHARP_MAPS = {"ssim": 1.0}  # the smoothing, in pixels, of each one's map
-MIN_IMAGES_FOR_PEAKS = 8  # fewer normal images cannot tell how far peaks spread
+MIN_IMAGES_FOR_PEAKS = 4  # fewer normal images cannot tell how far peaks spread
 MIN_PEAK_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
-ODDS_MARGIN = 1e-7  # peaks nearer to 0 or 1 count as being that near
+ODDS_MARGIN = 1e-7  # errors nearer to 0 or 1 count as being that near
+
+Evidence = Sequence[tuple[str, float]]
 
 
 class MapAndScore(nn.Module):
-    r"""Return the anomaly map of an image's errors, and as its score how far the largest exceed those of normal images.
+    r"""Return one anomaly map made from several kinds of evidence, and its peak as the score.
 
-    The score is made from the peak of the anomaly map and from the peaks of further maps, each smoothed in its own way,
-    for defects are found at different scales: the smallest ones where structure (SSIM) is hardly smoothed, larger ones
-    and those of textures where more is taken together. After :meth:`calibrate` with at least 8 images, the logarithm of
-    the odds of each peak is standardised by those of normal images. The score is their mean :math:`z`, as
-    :math:`\tfrac12 (1 + z / (|z| + 4))`: once calibrated, 0.5 is what normal images have on average.
+    Every kind of evidence is an error of its own with a smoothing of its own, for defects differ: small ones show where
+    structure (SSIM) is hardly smoothed, larger ones where more is taken together, others in features only. After
+    :meth:`calibrate` with at least 4 images, the logarithm of the odds of each error is standardised by the peaks that
+    it has on normal images: :math:`z = 0` is what a normal image has at most, on average. The map is the weighted mean
+    of all :math:`z`, as :math:`\tfrac12 (1 + z / (|z| + 4))`; the score is its peak.
 
     Args:
-        map_metric: Error that makes the anomaly map, as :class:`~.anomaly_map.AnomalyMapGenerator` takes it.
-        smoothing: Standard deviation of the anomaly map's smoothing in pixels; 0 for none.
-        sharp_maps: Errors of the further maps with the smoothing of each in pixels; ``None`` takes ``{"ssim": 1.0}``,
-            ``{}`` scores by the anomaly map alone.
+        evidence: Errors, each as :class:`~.anomaly_map.AnomalyMapGenerator` takes it, with the standard deviation of
+            its smoothing in locations of its map; 0 for none. An error may stand there twice.
         calibration: ``none`` or ``location``, which needs :meth:`calibrate`; it is part of the state dict.
-        pooling: How the peak is taken from a map: ``max``, ``topk`` (mean of the largest values) or ``mean``.
+        pooling: How the peak is taken from the map: ``max``, ``topk`` (mean of the largest values) or ``mean``.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
 
     Attributes:
-        metrics: The names of the metrics whose errors are needed, each once.
+        metrics: The names of the errors that are needed, each once.
+        weights: Weight of each kind of evidence, which sum to 1; equal before they are chosen.
 
     Shape:
-        Errors (N, H, W) in [0, 1] by metric to the map (N, 1, H, W) in [0, 1] and scores (N, 1) in (0, 1).
+        Errors (N, h, w) in [0, 1] by name, their sizes may differ, to a map (N, 1, h, w) of the largest size and scores
+        (N, 1), both in (0, 1).
 
     Raises:
         ValueError: If an argument is unknown or out of range.
 
     Example:
-        >>> map_and_score = MapAndScore("l2", sharp_maps={"l1": 1.0})
+        >>> map_and_score = MapAndScore([("l2", 2.5), ("l1", 1.0)])
         >>> anomaly_map, scores = map_and_score({"l1": torch.rand(2, 32, 32), "l2": torch.rand(2, 32, 32)})
         >>> anomaly_map.shape, scores.shape
         (torch.Size([2, 1, 32, 32]), torch.Size([2, 1]))
@@ -52,44 +54,36 @@ class MapAndScore(nn.Module):
 
     usual_peak: Tensor
     peak_spread: Tensor
+    weights: Tensor
 
     def __init__(
-        self,
-        map_metric: str = MAP_METRIC,
-        smoothing: float = 2.5,
-        sharp_maps: Mapping[str, float] | None = None,
-        calibration: str = "none",
-        pooling: str = "max",
-        topk_fraction: float = 0.001,
+        self, evidence: Evidence, calibration: str = "none", pooling: str = "max", topk_fraction: float = 0.001
     ) -> None:
         super().__init__()
         pool_score(torch.zeros(1, 1, 1, 1), pooling, topk_fraction)  # raises on a bad argument now, not after training
-        sharp_maps = SHARP_MAPS if sharp_maps is None else sharp_maps
-        self.shown = AnomalyMapGenerator(map_metric, smoothing, calibration)
-        self.sharp = nn.ModuleList(
-            AnomalyMapGenerator(metric, sigma, calibration) for metric, sigma in sharp_maps.items()
-        )
-        self.metrics = tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))
+        self.generators = nn.ModuleList(AnomalyMapGenerator(metric, sigma, calibration) for metric, sigma in evidence)
+        self.metrics = tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))  # type: ignore[union-attr]
         self.pooling = pooling
         self.topk_fraction = topk_fraction
-        self.register_buffer("usual_peak", torch.zeros(1 + len(sharp_maps)))
-        self.register_buffer("peak_spread", torch.ones(1 + len(sharp_maps)))
+        count = len(self.generators)
+        self.register_buffer("usual_peak", torch.zeros(count))
+        self.register_buffer("peak_spread", torch.ones(count))
+        self.register_buffer("weights", torch.full((count,), 1 / count))
 
     @property
-    def generators(self) -> Iterator[AnomalyMapGenerator]:
-        """The generators of all maps, that of the anomaly map first."""
-        yield self.shown
-        yield from self.sharp  # type: ignore[misc]  # a list of modules
+    def names(self) -> list[str]:
+        """The errors of all kinds of evidence, in order."""
+        return [str(generator.metric) for generator in self.generators]
 
     @property
     def calibration(self) -> str:
         """The calibration of all maps."""
-        return self.shown.calibration
+        return str(self.generators[0].calibration)
 
     @calibration.setter
     def calibration(self, calibration: str) -> None:
         for generator in self.generators:
-            generator.calibration = calibration
+            generator.calibration = calibration  # type: ignore[assignment]
 
     def get_extra_state(self) -> dict[str, str]:
         """Return the calibration, for the state dict."""
@@ -102,30 +96,36 @@ class MapAndScore(nn.Module):
     def calibrate(self, errors: Mapping[str, Tensor]) -> None:
         """Keep what the errors and peaks of normal images are like, at least 2 of them."""
         for generator in self.generators:
-            generator.calibrate(errors)
-        peaks = self._peaks(self._maps(errors))
+            generator.calibrate(errors)  # type: ignore[operator]
+        peaks = torch.stack([odds.amax((1, 2, 3)) for odds in self._log_odds(errors)], dim=1)
         if len(peaks) < MIN_IMAGES_FOR_PEAKS:
             self.usual_peak, self.peak_spread = torch.zeros_like(peaks[0]), torch.ones_like(peaks[0])
         else:
             spread, self.usual_peak = torch.std_mean(peaks, dim=0)
             self.peak_spread = spread.clamp(min=MIN_PEAK_SPREAD)
 
+    def standardised(self, errors: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the standardised map (N, 1, h, w) of every kind of evidence."""
+        triples = zip(self._log_odds(errors), self.usual_peak, self.peak_spread, strict=True)
+        return [(odds - usual) / spread for odds, usual, spread in triples]
+
     def forward(self, errors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the anomaly maps and the scores of images with these errors."""
-        maps = self._maps(errors)
-        z = (self._peaks(maps) - self.usual_peak) / self.peak_spread
-        return maps[0], into_unit_interval(z.mean(dim=1, keepdim=True))
+        return self.combine(self.standardised(errors))
 
-    def _maps(self, errors: Mapping[str, Tensor]) -> list[Tensor]:
-        return [generator.map_of(errors) for generator in self.generators]
+    def combine(self, standardised: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the anomaly maps and the scores, given the standardised maps."""
+        height, width = (max(maps.shape[axis] for maps in standardised) for axis in (-2, -1))
+        enlarged = [F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False) for z in standardised]
+        anomaly_map = into_unit_interval(
+            (torch.cat(enlarged, dim=1) * self.weights[:, None, None]).sum(1, keepdim=True)
+        )
+        return anomaly_map, pool_score(anomaly_map, self.pooling, self.topk_fraction)
 
-    def _peaks(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the logarithm of the odds of every map's peak, (N, maps)."""
-        peaks = [
-            pool_score(weigh_border(each, generator.normal_level), self.pooling, self.topk_fraction)
-            for generator, each in zip(self.generators, maps, strict=True)
-        ]
-        return torch.logit(torch.cat(peaks, dim=1), eps=ODDS_MARGIN)
+    def _log_odds(self, errors: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the logarithm of the odds of every map's errors."""
+        maps = [(generator, generator.map_of(errors)) for generator in self.generators]  # type: ignore[operator]
+        return [torch.logit(weigh_border(each, generator.normal_level), eps=ODDS_MARGIN) for generator, each in maps]  # type: ignore[arg-type]
 
 
 def weigh_border(anomaly_map: Tensor, normal_level: Tensor) -> Tensor:

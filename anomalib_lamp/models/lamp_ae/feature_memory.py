@@ -1,0 +1,99 @@
+"""Features of the training images, computed once: the backbone is frozen, so they never change."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from rich.progress import track
+from torch import Tensor
+
+from anomalib_lamp.callbacks import HeldOutImages
+from anomalib_lamp.callbacks.held_out import training_batches
+
+from .feature_branch import FeatureBranch
+
+MEMORY_LIMIT = 2 * 2**30  # bytes
+CHUNK_SIZE = 16
+
+
+class FeatureMemory(Callback):
+    """Compute the features of the training images when a training starts, and keep them in half precision.
+
+    At 256 x 256 pixels an image takes 190 kB. If not all fit into 2 GiB, evenly spread ones are kept, and only these
+    are learnt. Augmentations of the datamodule act once, as the images are read. The normal features that the branch
+    compares with are fitted to the same features, without those held out.
+
+    Args:
+        branch: The branch that repairs features.
+        held_out: Held-out images; its callback has to come before this one.
+        load_weights: Called at the start of a fit; it loads the backbone's weights. Not called if one is resumed.
+
+    Attributes:
+        learnt: Standardised features (N, L) that are learnt; N is 0 outside of a training.
+        not_learnt: Standardised features of the held-out images.
+    """
+
+    def __init__(self, branch: FeatureBranch, held_out: HeldOutImages, load_weights: Callable[[], None]) -> None:
+        self.branch = branch
+        self.held_out = held_out
+        self.load_weights = load_weights
+        self.learnt = self.not_learnt = torch.empty(0)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the backbone's weights; those of a resumed training are in its checkpoint."""
+        del pl_module
+        if trainer.ckpt_path is None:
+            self.load_weights()
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute the features, and take over what normal ones are like."""
+        batches = training_batches(pl_module, self.held_out.learnt[:: self._step()])
+        reading = track(
+            batches,
+            "Computing features",
+            math.ceil(len(self.held_out.learnt) / self._step() / trainer.train_dataloader.batch_size),  # type: ignore[union-attr]
+            transient=True,
+            disable=trainer.progress_bar_callback is None,
+        )
+        learnt = torch.cat([self.branch.features(batch.image).half() for batch in reading])
+        self.branch.fit(learnt)
+        self.learnt = self._standardised(learnt)
+        images = self.held_out.images
+        if len(images):
+            features = torch.cat([self.branch.features(chunk) for chunk in images.split(CHUNK_SIZE)])
+            self.not_learnt = self._standardised(features).float()
+        rank_zero_info(f"Features of {len(learnt)} images are kept in memory.")
+
+    def _step(self) -> int:
+        """Return of how many learnt images one is kept."""
+        bytes_of_an_image = torch.float16.itemsize * len(self.branch.usual)
+        return math.ceil(bytes_of_an_image * len(self.held_out.learnt) / MEMORY_LIMIT)
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        return torch.cat([self.branch.standardised(chunk.float()).half() for chunk in features.split(CHUNK_SIZE)])
+
+    def draw(self, count: int) -> Tensor:
+        """Return the standardised features of so many learnt images, drawn at random, (count, L)."""
+        return self.learnt[torch.randint(len(self.learnt), (count,), device=self.learnt.device)].float()
+
+    def samples(self, pl_module: LightningModule, at_most: int) -> tuple[Tensor, Tensor]:
+        """Return at most so many features of held-out images, and as many of learnt ones, evenly spread."""
+        del pl_module
+        held_out = self.not_learnt[:at_most]
+        count = len(held_out)
+        spread = [number * len(self.learnt) // count for number in range(count)]
+        return held_out, self.learnt[spread].float() if count else held_out
+
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
+        """Forget the features."""
+        del args, kwargs
+        self.learnt = self.not_learnt = torch.empty(0)
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Forget them if the training breaks off."""
+        self.teardown(*args, **kwargs)
