@@ -23,6 +23,8 @@ class HeldOutImages(Callback):
         fraction: Fraction of the training images that is held out, in (0, 1).
         at_least: Fewer are not held out; if that were more than half of the images, none are.
         at_most: More are not held out; 0 holds none out.
+        enough: So many are held out even if the fraction gives fewer, unless they are more than half of the images;
+            ``None`` for as many as ``at_least``.
         seed: Seed of the choice; ``None`` always chooses the same.
 
     Attributes:
@@ -37,10 +39,13 @@ class HeldOutImages(Callback):
         (35, 5)
     """
 
-    def __init__(self, fraction: float, at_least: int, at_most: int, seed: int | None = None) -> None:
+    def __init__(
+        self, fraction: float, at_least: int, at_most: int, enough: int | None = None, seed: int | None = None
+    ) -> None:
         self.fraction = fraction
         self.at_least = at_least
         self.at_most = at_most
+        self.enough = at_least if enough is None else enough
         self.seed = seed
         self._forget()
 
@@ -51,8 +56,8 @@ class HeldOutImages(Callback):
 
     def split(self, count: int) -> tuple[list[int], list[int]]:
         """Return the indices of the images to learn and of those held out, of so many images."""
-        held_out = min(max(round(self.fraction * count), self.at_least), self.at_most)
-        if held_out > count // 2:
+        held_out = min(max(round(self.fraction * count), self.enough), count // 2, self.at_most)
+        if held_out < self.at_least:
             held_out = 0
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed or 0)).tolist()
         return sorted(order[held_out:]), sorted(order[:held_out])

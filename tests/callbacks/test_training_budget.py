@@ -76,7 +76,7 @@ class TestTrainingBudget:
         engine.fit(make_lamp_ae(calibration="location"), datamodule=parts)
         assert counter.steps[-1] == engine.trainer.global_step == 6
         saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
-        assert saved.model.map_and_score.shown.location_mean.shape == (64, 64)
+        assert saved.model.map_and_score.generators[0].location_mean.shape == (64, 64)
 
 
 class TestSeed:

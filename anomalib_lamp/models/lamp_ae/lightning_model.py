@@ -58,7 +58,7 @@ class LampAE(HostDefaults, AnomalibModule):
     ``targets=pixels`` with ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
     here: networks, image size, optimiser settings, training budget, map and score.
 
-    An eighth of the training images, at least eight, is held out from learning. They choose the weights: the moving
+    An eighth of the training images is held out from learning, eight if that is more and at most half. They choose the weights: the moving
     average, checked twenty times in a training, that repairs them best is what is validated, saved and kept. They
     choose the weight of every kind of evidence, and the calibration if it is ``auto``, by how well maps and scores tell
     them from copies of them with damage of kinds that are not learnt. Where their pixels are repaired clearly worse
@@ -218,7 +218,7 @@ class LampAE(HostDefaults, AnomalibModule):
         self.calibrations = CALIBRATIONS if calibration == "auto" else (calibration,)
         self.corruption = Corruption(corruption_strength, corruption_kinds, noise=corruption_noise)
         self.shift = AdaptiveShift(furthest_shift)
-        self.held_out = HeldOutImages(fraction=0.125, at_least=8, at_most=100, seed=seed)
+        self.held_out = HeldOutImages(fraction=0.125, at_least=4, enough=8, at_most=100, seed=seed)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
         self.learning_rate = learning_rate

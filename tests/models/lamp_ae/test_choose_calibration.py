@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp.models.lamp_ae import LampAEModel, choose_calibration
-from anomalib_lamp.models.lamp_ae.choose_calibration import Choice, calibrate, damaged_copies
+from anomalib_lamp.models.lamp_ae.choose_calibration import Choice, calibrate, weights_of
+from anomalib_lamp.models.lamp_ae.probes import PROBES, probes
 
 
 class Repairs(torch.nn.Module):
@@ -21,7 +22,7 @@ class Repairs(torch.nn.Module):
 
 @pytest.fixture
 def model_with_a_weak_place():
-    model = LampAEModel(width=4, depth=3, smoothing=1.0).eval()
+    model = LampAEModel(width=4, depth=3, smoothing=1.0, sharp_maps={}).eval()
     model.network = Repairs()
     return model
 
@@ -32,18 +33,19 @@ def grey_images(count=8):
 
 def quality_by_a_loop(model, map_and_score, images):
     """Each half is judged with the other half's statistics; scikit-learn's AUROC of pixels and of images."""
-    damaged = damaged_copies(images)
-    masks = (damaged - images).abs().mean(1) > 0.03
     pixels, truth, scores, labels = [], [], [], []
     for first in (0, 1):
         with torch.no_grad():
             map_and_score.calibrate(model.errors(images[1 - first :: 2]))
-            anomaly_maps, damaged_scores = map_and_score(model.errors(damaged[first::2]))
-            _, normal_scores = map_and_score(model.errors(images[first::2]))
-        pixels.append(anomaly_maps[:, 0, ::2, ::2].flatten())
-        truth.append(masks[first::2, ::2, ::2].flatten())
-        scores += [*damaged_scores.flatten().tolist(), *normal_scores.flatten().tolist()]
-        labels += [*masks[first::2].flatten(1).any(1).tolist(), *[False] * len(normal_scores)]
+            scores += map_and_score(model.errors(images[first::2]))[1].flatten().tolist()
+            labels += [False] * len(images[first::2])
+            for damaged in probes(images[first::2]):
+                mask = (damaged - images[first::2]).abs().mean(1) > 0.03
+                anomaly_maps, damaged_scores = map_and_score(model.errors(damaged))
+                pixels.append(anomaly_maps[:, 0, ::2, ::2].flatten())
+                truth.append(mask[:, ::2, ::2].flatten())
+                scores += damaged_scores.flatten().tolist()
+                labels += mask.flatten(1).any(1).tolist()
     return (roc_auc_score(torch.cat(truth), torch.cat(pixels)) + roc_auc_score(labels, scores)) / 2
 
 
@@ -63,7 +65,8 @@ def test_calibration_is_chosen_where_normal_errors_keep_their_place(model_with_a
 @pytest.mark.parametrize(("uncalibrated", "chosen"), [(0.95, "none"), (0.91, "location"), (0.85, "location")])
 def test_a_plain_map_has_to_be_better_by_the_bonus(model_with_a_weak_place, monkeypatch, uncalibrated, chosen):
     qualities = {"none": uncalibrated, "location": 0.9}
-    monkeypatch.setattr(choose_calibration, "quality", lambda _, __, calibration: qualities[calibration])
+    judge = lambda _, __, calibration: Choice(calibration, qualities[calibration], [1.0], ["ssim"])  # noqa: E731
+    monkeypatch.setattr(choose_calibration, "judge", judge)
     assert calibrate(model_with_a_weak_place, grey_images()).calibration == chosen
     assert model_with_a_weak_place.map_and_score.calibration == chosen
 
@@ -84,3 +87,30 @@ def test_calibration_needs_four_images(model_with_a_weak_place):
 
 def test_nothing_to_choose_has_no_quality(model_with_a_weak_place):
     assert calibrate(model_with_a_weak_place, grey_images(4), ["none"]) == Choice("none", None)
+
+
+def test_evidence_that_tells_damaged_images_gets_the_weight():
+    model = LampAEModel(width=4, depth=3, map_metric="l1", sharp_maps={"chroma": 1.0}).eval()
+    model.network = Repairs()
+    images = grey_images(16)
+    images += 0.2 * torch.rand(16, 3, 1, 1)  # the colour of whole images says nothing
+    choice = calibrate(model, images)
+    assert choice.names == ["l1", "chroma"]
+    assert model.map_and_score.weights.tolist() == pytest.approx(choice.weights)
+    assert sum(choice.weights) == pytest.approx(1)
+
+
+def test_weights_are_squares_of_what_exceeds_chance():
+    assert weights_of([0.9, 0.7, 0.3, None]).tolist() == pytest.approx([0.8, 0.2, 0, 0])
+    assert weights_of([0.5, 0.2]).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_every_kind_of_probe_changes_a_region_of_most_images(kind):
+    images = torch.nn.functional.interpolate(torch.rand(16, 3, 32, 32), size=(64, 64))
+    (damaged,) = probes(images, [kind])
+    changed = (damaged - images).abs().amax(1) > 0.02
+    share = changed.flatten(1).float().mean(1)
+    assert (share > 0).float().mean() > 0.6
+    assert share.max() < 0.5
+    assert 0 <= damaged.min() <= damaged.max() <= 1

@@ -186,7 +186,7 @@ class TestCalibration:
         model = make_lamp_ae(max_steps=2, seed=0, calibration="location")
         engine = make_engine(**limit)
         engine.fit(model, datamodule=parts)
-        assert model.model.map_and_score.shown.location_mean.shape == (64, 64)
+        assert model.model.map_and_score.generators[0].location_mean.shape == (64, 64)
         images = torch.rand(2, 3, 64, 64)
         saved = LampAE.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
         assert torch.equal(saved.eval().model(images).anomaly_map, model.eval().model(images).anomaly_map)
