@@ -240,9 +240,9 @@ def differences(paired: PairedDifference) -> list[str]:
 
 def runner_table() -> str:
     """Return what the runner costs and survives, what a prediction takes, and how well exports agree."""
-    faults, overhead, scale = (measurements(f"compare_{name}.json") for name in ("faults", "overhead", "scale"))
+    faults, overhead, scale = map(measurements, ("kill_compare.json", "compare_overhead.json", "compare_scale.json"))
     latency, bare, checks = map(measurements, ("latency.json", "bare_command_bottle.json", "plugin_checks.json"))
-    lost = [faults[key] for key in ("lost", "changed", "torn", "jobs with two results")]
+    lost = [faults[key] for key in ("lost", "changed", "unrecorded", "torn")]
     ratios = [ours / plain - 1 for plain, ours in overhead["seconds of a job, plain and compare"]]
     time, limit, pace = scale["seconds"], scale["limits"], latency["median ms"]
     quality = " / ".join(f"{bare['metrics'][metric]:.3f}" for metric in AUROCS)
@@ -251,7 +251,10 @@ def runner_table() -> str:
     losses = ", ".join(f"{value:.0e}" for value in checks["largest_difference_from_reference"].values())
     exported = checks["largest_export_difference_on_900x900"].values()
     parity = {runtime: max(of_network[runtime] for of_network in exported) for runtime in ("torch", "onnx", "openvino")}
-    kills = f"results lost, changed, torn, or had twice after {faults['kills']} kills of the runner"
+    kills = (
+        f"results lost or changed, jobs unrecorded, records torn after {faults['runners killed']} kills of the runner "
+        f"and {faults['workers killed']} of workers"
+    )
     rows = [
         [kills, ", ".join(map(str, lost)), "0"],
         [

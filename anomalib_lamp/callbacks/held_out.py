@@ -23,9 +23,9 @@ class HeldOutImages(Callback):
         fraction: Fraction of the training images that is held out, in (0, 1).
         at_least: Fewer are not held out; if that were more than half of the images, none are.
         at_most: More are not held out; 0 holds none out.
+        seed: Seed of the choice; ``None`` always chooses the same.
         enough: So many are held out even if the fraction gives fewer, unless they are more than half of the images;
             ``None`` for as many as ``at_least``.
-        seed: Seed of the choice; ``None`` always chooses the same.
 
     Attributes:
         images: The held-out images, (N, 3, H, W) in [0, 1], on the model's device; N is 0 outside of a training and if
@@ -40,7 +40,7 @@ class HeldOutImages(Callback):
     """
 
     def __init__(
-        self, fraction: float, at_least: int, at_most: int, enough: int | None = None, seed: int | None = None
+        self, fraction: float, at_least: int, at_most: int, seed: int | None = None, enough: int | None = None
     ) -> None:
         self.fraction = fraction
         self.at_least = at_least

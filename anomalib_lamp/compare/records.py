@@ -190,11 +190,11 @@ class ResultFolder:
             damage += [text for text in found if isinstance(text, str)]
         return [record for record in found if isinstance(record, Record)]
 
-    def collect(self) -> Path:
-        """Write all records to ``results.jsonl``, the file to commit or to send, and return its path."""
+    def collect(self, records: Iterable[Record]) -> Path:
+        """Write the records to ``results.jsonl``, the file to commit or to send, and return its path."""
         path = self.root / "results.jsonl"
         with self.lock():
-            write_durably(path, "".join(record.to_line() for record in self.records()))
+            write_durably(path, "".join(record.to_line() for record in records))
         return path
 
 

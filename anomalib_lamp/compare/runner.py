@@ -86,10 +86,11 @@ def compare(
 
 def _conclude(jobs: Sequence[Job], folder: ResultFolder) -> None:
     """Collect the records, say how many jobs finished, and exit with 1 if one did not."""
-    done = {record.job for record in finished(folder.records())} & {job.id for job in jobs}
+    records = folder.records()
+    done = {record.job for record in finished(records)} & {job.id for job in jobs}
     counts = f"{len(done)} of {len(jobs)} jobs finished, {len(jobs) - len(done)} failed."
     try:
-        print(f"{counts} Results: {folder.collect()}")
+        print(f"{counts} Results: {folder.collect(records)}")
     except OSError as error:
         _stop(f"{counts} The records in {folder.root / 'jobs'} cannot be collected: {error}", status=1)
     print(f"Tables and pictures: anomalib-lamp report {folder.root}")

@@ -80,7 +80,8 @@ that was stopped or killed, and tries failed jobs again. A spec is YAML:
 data, models  Names to entries. class_path: a class of anomalib or a plugin,
               by name or dotted path. init_args: its arguments. grid: lists
               of values of arguments; all combinations become jobs.
-seeds         Default [0], below 2**32. Goes to data set and model where they take one.
+seeds         Default [0], below 2**32. A job's goes to data set and model
+              where they take one.
 trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
 weights       Inside a model, for the tables: imagenet, local or random. By

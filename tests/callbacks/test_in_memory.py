@@ -19,7 +19,9 @@ LOOKED_AT = 4 + 4  # images read once more when the training begins: held-out on
 
 
 def small_model(**arguments):
-    return LampAE(**{"width": 4, "depth": 3, "image_size": 32, "seed": 0, "visualizer": False, **arguments})
+    return LampAE(
+        **{"targets": "pixels", "width": 4, "depth": 3, "image_size": 32, "seed": 0, "visualizer": False, **arguments}
+    )
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_what_the_pre_processor_does_besides_is_done_to_every_batch(make_engine,
 def test_the_datamodule_is_as_it_was(make_engine, parts, fails):
     model = small_model()
     if fails:
-        model.model.reconstruct = Mock(side_effect=ZeroDivisionError)
+        model.model.repair_pixels = Mock(side_effect=ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
             make_engine(max_epochs=1).fit(model, datamodule=parts)
     else:

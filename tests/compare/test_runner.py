@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -323,16 +324,25 @@ def test_a_job_killed_while_it_saves_leaves_nothing_half_written(faults):
     assert list((folder / "out").rglob("*.part")) == []
 
 
-def test_a_job_that_hangs_is_stopped_after_its_timeout(parts_root, tmp_path, capsys):
-    models = {"hangs": misbehaving("hangs"), "lamp_ae": LAMP_AE}
-    spec = write_spec(tmp_path, parts_root, models, job_timeout=3600)
-    assert exit_code(spec, out=tmp_path / "out", job_timeout=12, retries=5) == 1
+def test_a_job_that_hangs_is_stopped_after_its_timeout_and_the_rest_goes_on(parts_root, tmp_path):
+    spec = write_spec(tmp_path, parts_root, {"hangs": misbehaving("hangs"), "lamp_ae": LAMP_AE})
+    hangs, healthy = read_spec(spec)
+    jobs = [replace(hangs, timeout=20), healthy]  # a healthy job may take longer on a busy machine
+    events = [(event.job.model, event.state) for event in LocalExecutor(retries=5).run(jobs, tmp_path / "out")]
+    assert events == [("hangs", "started"), ("hangs", "failed"), ("lamp_ae", "started"), ("lamp_ae", "finished")]
     record = record_of(tmp_path, "hangs")
     assert (record.status, record.attempt) == ("failed", 1)
-    assert record.error.splitlines()[-2:] == ["about to hang", "Stopped after 12 seconds, the job's timeout."]
-    assert record_of(tmp_path, "lamp_ae").status == "finished"
-    assert "1 of 2 jobs finished, 1 failed." in capsys.readouterr().out
-    assert [job.timeout for job in read_spec(spec)] == [3600, 3600]
+    assert record.error.splitlines()[-2:] == ["about to hang", "Stopped after 20 seconds, the job's timeout."]
+
+
+def test_the_timeout_of_the_command_wins_over_that_of_the_spec(parts_root, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, parts_root, {"lamp_ae": LAMP_AE}, job_timeout=3600)
+    given = []
+    monkeypatch.setattr(LocalExecutor, "run", lambda _self, jobs, _root: given.extend(jobs) or iter(()))
+    for arguments in ({}, {"job_timeout": 2.5}):
+        assert exit_code(spec, out=tmp_path / "out", **arguments) == 1  # nothing was run
+    assert [job.timeout for job in given] == [3600, 2.5]
+    assert given[0].id == given[1].id
 
 
 def test_a_job_whose_runner_was_killed_is_told_as_started(parts_root, tmp_path):

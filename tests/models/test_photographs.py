@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder
+from helpers import make_lamp_ae
 from PIL import Image
 
-from anomalib_lamp import FineTunedGaussian, LampAE
+from anomalib_lamp import FineTunedGaussian
 
 GENERATOR = np.random.default_rng(0)
 MODELS = {
-    "LampAE": lambda: LampAE(width=4, depth=3, image_size=64, max_steps=3, seed=0, visualizer=False),
+    "LampAE": make_lamp_ae,
+    "LampAE of pixels and features": lambda: make_lamp_ae(targets="pixels+features"),
     "FineTunedGaussian": lambda: FineTunedGaussian(
         "resnet18", ["act1", "layer1"], weights="random", image_size=64, max_steps=2, seed=0, visualizer=False
     ),

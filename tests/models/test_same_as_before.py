@@ -1,4 +1,4 @@
-"""A short training gives the scores it gave at commit d269c45, before its life was in callbacks and one map was shared.
+"""A short training gives the scores that are committed: a change of them has to be meant.
 
 Equal to the last bit on the machine that wrote the numbers; other processors round otherwise, hence the tolerance.
 """

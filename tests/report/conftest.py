@@ -11,6 +11,6 @@ def folder(tmp_path_factory):
     """Folder of a sweep with pictures and its report."""
     root = tmp_path_factory.mktemp("sweep")
     folder = write_folder(root, mixed_records(), pictures=1)
-    folder.collect()
+    folder.collect(folder.records())
     report(root)
     return folder

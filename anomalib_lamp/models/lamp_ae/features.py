@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_lamp.backbone import Backbone
 
 STRIDES = (4, 8, 16)
+SMALLEST_SIDE = 64  # of images in pixels: repair halves features at stride 16 once more
 
 
 class Levels(NamedTuple):
@@ -75,7 +76,7 @@ class FrozenFeatures(nn.Module):
 
     Args:
         name: Name of a convolutional timm network that has levels of these strides.
-        image_size: Height and width of the images in pixels, at least 32.
+        image_size: Height and width of the images in pixels, at least 64.
 
     Attributes:
         layout: How the features of an image lie in one row.
@@ -96,8 +97,11 @@ class FrozenFeatures(nn.Module):
 
     def __init__(self, name: str, image_size: tuple[int, int]) -> None:
         super().__init__()
-        if min(image_size) < 2 * STRIDES[-1]:
-            msg = f"Expected images of at least {2 * STRIDES[-1]} pixels a side for features, got {tuple(image_size)}."
+        if min(image_size) < SMALLEST_SIDE:
+            msg = (
+                f"Expected images of at least {SMALLEST_SIDE} pixels a side for features, got {tuple(image_size)}. "
+                "Raise image_size, or set targets to 'pixels'."
+            )
             raise ValueError(msg)
         self.image_size = tuple(image_size)
         self.backbone = Backbone(name, levels_at(name, STRIDES)).requires_grad_(False)

@@ -58,12 +58,12 @@ class LampAE(HostDefaults, AnomalibModule):
     ``targets=pixels`` with ``corruption_strength=0`` gives its plain reconstruction. Left open by the paper and chosen
     here: networks, image size, optimiser settings, training budget, map and score.
 
-    An eighth of the training images is held out from learning, eight if that is more and at most half. They choose the weights: the moving
-    average, checked twenty times in a training, that repairs them best is what is validated, saved and kept. They
-    choose the weight of every kind of evidence, and the calibration if it is ``auto``, by how well maps and scores tell
-    them from copies of them with damage of kinds that are not learnt. Where their pixels are repaired clearly worse
-    than those of learnt images, the images to learn are shifted at random from then on. No test image is used; the
-    choice is printed and kept in the checkpoint.
+    An eighth of the training images is held out from learning, or eight if that is more and at most half. They choose
+    the weights: the moving average, checked twenty times in a training, that repairs them best is what is validated,
+    saved and kept. They choose the weight of every kind of evidence, and the calibration if it is ``auto``, by how well
+    maps and scores tell them from copies of them with damage of kinds that are not learnt. Where their pixels are
+    repaired clearly worse than those of learnt images, the images to learn are shifted at random from then on. No test
+    image is used; the choice is printed and kept in the checkpoint.
 
     Args:
         targets: What is repaired: ``pixels``, ``features``, or both joined by ``+``.
@@ -268,7 +268,7 @@ class LampAE(HostDefaults, AnomalibModule):
     def _pixel_samples(self, pl_module: LightningModule, at_most: int) -> tuple[Tensor, Tensor]:
         """Return held-out and learnt images at the resolution at which pixels are repaired."""
         held_out, learnt = self.held_out.samples(pl_module, at_most)
-        return self.model.reduced(held_out), self.model.reduced(learnt)
+        return (self.model.reduced(held_out), self.model.reduced(learnt)) if len(held_out) else (held_out, learnt)
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Return the loss of a batch and log the training curves.

@@ -8,10 +8,9 @@ from torch import Tensor
 from anomalib_lamp.corruption import blob, hairlines, repeatably, uniform
 from anomalib_lamp.functional import gaussian_blur
 
-PROBE_AREAS = (0.0015, 0.05)  # smallest and largest damaged region, as fractions of the image
+PROBE_AREAS = (0.005, 0.05)  # smallest and largest damaged region, as fractions of the image
 SOFT_EDGE = 1 / 64  # of the smaller side: standard deviation of the blur of a stain's edge
 SMOOTHING = 1 / 24  # of the smaller side: what is smaller disappears in a smoothed region
-CHUNK_SIZE = 16
 
 
 def probes(images: Tensor, kinds: Sequence[str] | None = None) -> list[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import best_average
+from helpers import best_average, make_lamp_ae
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -127,7 +127,7 @@ class TestInTraining:
                 self.average = copy.deepcopy(best_average(trainer).average)
 
         keeps = KeepsAverage()
-        model = LampAE(width=4, depth=3, image_size=64, max_steps=2, seed=0, visualizer=False)
+        model = make_lamp_ae(max_steps=2)
         make_engine(callbacks=[keeps]).fit(model, datamodule=parts)
         held_out, learnt = given
         assert len(learnt) == len(held_out) == 4

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_lamp import LampAE
 
-SMALL = {"width": 4, "depth": 3, "image_size": 64}
+SMALL = {"targets": "pixels", "width": 4, "depth": 3, "image_size": 64}
 
 
 def raw_predictions(model, loader):
@@ -51,7 +51,7 @@ class TestTraining:
         batch = next(iter(self.loader(parts)))
         model = make_lamp_ae(corruption_strength=1.0, mixed_precision=False)
         seen = {}
-        model.model.register_forward_pre_hook(lambda _, inputs: seen.update(input=inputs[0]))
+        model.model.network.register_forward_pre_hook(lambda _, inputs: seen.update(input=inputs[0]))
         model.loss.base_error = lambda reconstruction, target: seen.update(target=target) or reconstruction
         model.log = lambda *_, **__: None
         model.optimizers = lambda: torch.optim.SGD(model.parameters(), lr=1.0)

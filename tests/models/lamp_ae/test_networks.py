@@ -42,7 +42,7 @@ def test_width_and_depth_change_the_size(arguments):
 
 
 def test_channels_stop_growing_at_512():
-    assert LampAEModel("unet", width=600, depth=2)(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    assert LampAEModel(width=600, depth=2)(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
 def test_a_single_smallest_image_trains():
@@ -53,14 +53,14 @@ def test_a_single_smallest_image_trains():
 def test_skip_connections_pass_detail_that_a_bottleneck_cannot():
     """A change of one pixel reaches its neighbourhood through the skips even if the middle is cut off."""
     torch.manual_seed(0)
-    model = LampAEModel("unet", width=4, depth=4).eval()
+    model = LampAEModel(width=4, depth=4).eval()
     for parameter in model.network.middle.parameters():
         parameter.data.zero_()
     images = torch.rand(1, 3, 64, 64)
     changed = images.clone()
     changed[..., 16, 16] = 1 - changed[..., 16, 16]
     assert (model.reconstruct(images) != model.reconstruct(changed)).any()
-    without = LampAEModel("unet", width=4, depth=4, skip_connections=False).eval()
+    without = LampAEModel(width=4, depth=4, skip_connections=False).eval()
     for parameter in without.network.middle.parameters():
         parameter.data.zero_()
     assert torch.equal(without.reconstruct(images), without.reconstruct(changed))

@@ -5,7 +5,6 @@ import torch
 
 from anomalib_lamp.models.lamp_ae import LampAEModel
 from anomalib_lamp.models.lamp_ae.choose_calibration import calibrate
-from anomalib_lamp.models.lamp_ae.score import weigh_border
 
 
 def test_calibration_and_statistics_are_part_of_the_state():
@@ -28,17 +27,17 @@ def test_predictions_are_within_the_unit_interval_even_at_the_worst():
         model = LampAEModel(width=4, depth=3, map_metric=metric, sharp_maps={}).eval()
         model.network = Negative()
         predictions = model(torch.rand(2, 3, 32, 32).round())
-        assert 0 <= predictions.anomaly_map.min() <= predictions.anomaly_map.max() <= 1
+        assert 0 < predictions.anomaly_map.min() <= predictions.anomaly_map.max() < 1
         assert predictions.pred_score.shape == (2, 1)
         assert 0 < predictions.pred_score.min() <= predictions.pred_score.max() < 1
-        for_scores = weigh_border(predictions.anomaly_map, model.map_and_score.shown.normal_level)
-        z = torch.logit(for_scores.amax((1, 2, 3)), eps=1e-7)
-        torch.testing.assert_close(predictions.pred_score[:, 0], 0.5 * (1 + z / (z.abs() + 4)))
+        assert torch.equal(predictions.pred_score[:, 0], predictions.anomaly_map.amax((1, 2, 3)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"targets": "edges"}, "'pixels', 'features' or 'pixels\\+features', got 'edges'"),
+        ({"targets": "pixels+pixels"}, "got 'pixels\\+pixels'"),
         ({"architecture": "resnet"}, r"\['autoencoder', 'unet'\], got 'resnet'"),
         ({"width": 0}, "width >= 1"),
         ({"depth": 1}, "depth >= 2"),
