@@ -499,6 +499,8 @@ def _seeded(variant: _Variant, seed: int) -> dict[str, Any]:
 
 def _weights(init_args: Mapping[str, Any]) -> str:
     """Tell from its arguments what a model starts from: ours have ``weights``, anomalib's ``pre_trained``."""
+    if init_args.get("targets") == "pixels":  # LampAE without features loads no weights
+        return "random"
     if "weights" in init_args:
         return {"packaged": "imagenet", "timm": "imagenet", "random": "random"}.get(init_args["weights"], "local")
     return "imagenet" if init_args.get("pre_trained") else "random"

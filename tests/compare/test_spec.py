@@ -100,6 +100,13 @@ def test_weights_are_read_off_the_arguments_or_stated(tmp_path, init_args, weigh
     assert {job.weights for job in read(tmp_path, text) if job.model == "padim"} == {expected}
 
 
+@pytest.mark.parametrize(("targets", "expected"), [("pixels", "random"), ("features", "imagenet")])
+def test_lamp_ae_of_pixels_alone_starts_from_random_weights(tmp_path, targets, expected):
+    padim = "padim: {class_path: anomalib.models.Padim, init_args: {pre_trained: false}"
+    text = replaced(padim, f"padim: {{class_path: LampAE, init_args: {{targets: {targets}}}")
+    assert {job.weights for job in read(tmp_path, text) if job.model == "padim"} == {expected}
+
+
 @pytest.mark.parametrize(
     ("init_args", "expected"),
     [

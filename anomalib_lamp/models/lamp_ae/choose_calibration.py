@@ -34,7 +34,7 @@ class Choice:
     Attributes:
         calibration: Calibration of the maps.
         quality: Mean of the AUROC of images and the AUROC of pixels, in [0, 1]; ``None`` if there was no choice.
-        weights: Weight of every kind of evidence, in their order; empty to leave them equal.
+        weights: Weight of every kind of evidence, in their order; empty to leave them as they are.
         names: Names of the kinds of evidence.
     """
 
@@ -59,8 +59,8 @@ def calibrate(model: LampAEModel, normal: Tensor, calibrations: Sequence[str] = 
     calibration that only fits the images it was made from gains nothing. Still, calibration by location is preferred
     unless plain maps are better by ``CALIBRATION_BONUS``, since real defects are fainter than the damage.
 
-    The weight of a kind of evidence is ``(2 AUROC - 1)**2`` of its peaks on the damaged copies, 0 below an AUROC of
-    0.5. With fewer than 4 images to calibrate by in each half, weights stay equal.
+    The weight of a kind of evidence is its prior times ``(2 AUROC - 1)**2`` of its peaks on the damaged copies, 0 below
+    an AUROC of 0.5. With fewer than 4 images to calibrate by in each half, weights stay what they are before.
 
     No test image is needed. The damage is always the same, whatever state torch's generators have.
 
@@ -151,7 +151,7 @@ def judge(map_and_score: MapAndScore, halves: Sequence[Half], calibration: str) 
     enough = min(len(half.calibrate_by[trial.metrics[0]]) for half in halves) >= MIN_IMAGES_FOR_PEAKS
     if enough:
         peaks = [torch.cat([maps.amax((1, 2, 3)) for maps in pair]) for pair in zip(*by_kind, strict=True)]
-        trial.weights.copy_(weights_of([auroc(labels, each) for each in peaks]))
+        trial.weights.copy_(weights_of([auroc(labels, each) for each in peaks], trial.prior))
     maps, damaged_scores = trial.combine(by_kind[1])
     scores = torch.cat([trial.combine(by_kind[0])[1], damaged_scores])
     masks = F.adaptive_max_pool2d(torch.cat([half.masks for half in halves]).float(), maps.shape[-2:]) > 0
@@ -160,12 +160,12 @@ def judge(map_and_score: MapAndScore, halves: Sequence[Half], calibration: str) 
     return Choice(calibration, sum(parts) / 2, trial.weights.tolist(), trial.names)
 
 
-def weights_of(aurocs: Sequence[float | None]) -> Tensor:
-    """Return weights that sum to 1 of kinds of evidence with these AUROCs; equal ones if none is above 0.5.
+def weights_of(aurocs: Sequence[float | None], prior: Tensor) -> Tensor:
+    """Return weights that sum to 1 of kinds of evidence with these AUROCs; the prior if none is above 0.5.
 
     Example:
-        >>> weights_of([0.75, 1.0, 0.4])
+        >>> weights_of([0.75, 1.0, 0.4], torch.tensor([0.25, 0.25, 0.5]))
         tensor([0.2000, 0.8000, 0.0000])
     """
-    above = torch.tensor([max(0.0, 2 * (value or 0.5) - 1) for value in aurocs]) ** WEIGHT_POWER
-    return above / above.sum() if above.sum() else torch.full_like(above, 1 / len(above))
+    above = prior.new_tensor([max(0.0, 2 * (value or 0.5) - 1) for value in aurocs]) ** WEIGHT_POWER * prior
+    return above / above.sum() if above.sum() else prior

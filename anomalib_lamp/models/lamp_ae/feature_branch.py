@@ -7,7 +7,12 @@ from .feature_repair import FeatureRepair, damage_features, feature_errors
 from .features import FrozenFeatures, Levels
 from .place_gaussian import PlaceGaussian
 
-FEATURE_ERRORS = ("stride4", "stride8", "stride16", "distance")
+FEATURE_ERRORS = {  # what each of them is found by
+    "stride4": "repair",
+    "stride8": "repair",
+    "stride16": "repair",
+    "distance": "distance",
+}
 SMALLEST_DEVIATION = 1e-3  # of a channel
 CHUNK_SIZE = 64
 

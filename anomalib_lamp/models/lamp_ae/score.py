@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .anomaly_map import AnomalyMapGenerator, into_unit_interval
+from .feature_branch import FEATURE_ERRORS
 from .normal_errors import border_weights
 
 POOLINGS = ("max", "mean", "topk")
@@ -36,7 +37,9 @@ class MapAndScore(nn.Module):
 
     Attributes:
         metrics: The names of the errors that are needed, each once.
-        weights: Weight of each kind of evidence, which sum to 1; equal before they are chosen.
+        prior: Weight of each kind of evidence before anything is known of it: pixels, repaired features and distance
+            count the same, and the kinds of each share its weight. They sum to 1.
+        weights: Weight of each kind of evidence, which sum to 1; the prior before they are chosen.
 
     Shape:
         Errors (N, h, w) in [0, 1] by name, their sizes may differ, to a map (N, 1, h, w) of the largest size and scores
@@ -54,6 +57,7 @@ class MapAndScore(nn.Module):
 
     usual_peak: Tensor
     peak_spread: Tensor
+    prior: Tensor
     weights: Tensor
 
     def __init__(
@@ -65,10 +69,12 @@ class MapAndScore(nn.Module):
         self.metrics = tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))  # type: ignore[union-attr]
         self.pooling = pooling
         self.topk_fraction = topk_fraction
-        count = len(self.generators)
-        self.register_buffer("usual_peak", torch.zeros(count))
-        self.register_buffer("peak_spread", torch.ones(count))
-        self.register_buffer("weights", torch.full((count,), 1 / count))
+        sources = [FEATURE_ERRORS.get(metric, "pixels") for metric, _ in evidence]
+        prior = torch.tensor([1 / sources.count(source) for source in sources]) / len(set(sources))
+        self.register_buffer("usual_peak", torch.zeros(len(prior)))
+        self.register_buffer("peak_spread", torch.ones(len(prior)))
+        self.register_buffer("prior", prior, persistent=False)
+        self.register_buffer("weights", prior.clone())
 
     @property
     def names(self) -> list[str]:

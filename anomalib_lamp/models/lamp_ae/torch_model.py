@@ -110,7 +110,7 @@ class LampAEModel(nn.Module):
             self.network.to(memory_format=torch.channels_last)  # the same numbers, 1.5 times faster on the CPU
             evidence += pixel_evidence(map_metric, smoothing, SHARP_MAPS if sharp_maps is None else sharp_maps)
         if self.features is not None:
-            evidence += feature_evidence(FEATURE_ERRORS if feature_errors is None else feature_errors)
+            evidence += feature_evidence(list(FEATURE_ERRORS) if feature_errors is None else feature_errors)
         # batch norm needs more than one value in the smallest feature map
         self.smallest_side = 2 ** (depth + 1) * self.pixel_reduction if self.network is not None else 1
         self.map_and_score = MapAndScore(evidence, calibration, pooling, topk_fraction)

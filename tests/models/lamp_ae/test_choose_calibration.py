@@ -100,9 +100,11 @@ def test_evidence_that_tells_damaged_images_gets_the_weight():
     assert sum(choice.weights) == pytest.approx(1)
 
 
-def test_weights_are_squares_of_what_exceeds_chance():
-    assert weights_of([0.9, 0.7, 0.3, None]).tolist() == pytest.approx([0.8, 0.2, 0, 0])
-    assert weights_of([0.5, 0.2]).tolist() == [0.5, 0.5]
+def test_weights_are_the_prior_times_squares_of_what_exceeds_chance():
+    equal = torch.full((4,), 0.25)
+    assert weights_of([0.9, 0.7, 0.3, None], equal).tolist() == pytest.approx([0.8, 0.2, 0, 0])
+    assert weights_of([0.9, 0.7], torch.tensor([0.2, 0.8])).tolist() == pytest.approx([0.5, 0.5])
+    assert weights_of([0.5, 0.2], torch.tensor([0.2, 0.8])).tolist() == pytest.approx([0.2, 0.8])
 
 
 @pytest.mark.parametrize("kind", PROBES)
