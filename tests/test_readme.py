@@ -58,7 +58,7 @@ def test_commands(workplace, capsys):
     assert list((results / "latest" / "images" / "new_photos").glob("*.png"))
     assert (workplace / "results" / "weights" / "openvino" / "model.xml").is_file()
     capsys.readouterr()
-    exec(PYTHON[0].replace("LampAE()", "LampAE(width=4)"), {})
+    exec(PYTHON[0].replace("LampAE()", "LampAE(width=4, image_size=64)"), {})
     assert re.search(r"\.png 0\.\d{3} (good|defect)$", capsys.readouterr().out, flags=re.MULTILINE)
 
 

@@ -56,7 +56,7 @@ def test_pictures_are_written_once(root):
 
 def test_model_trains_and_is_scored_without_masks(root):
     data = get_datamodule({"class_path": "MNISTOneClass", "init_args": {"root": str(root), "num_workers": 0}})
-    model = LampAE(architecture="autoencoder", depth=2, width=4, max_steps=2, image_size=28, seed=0)
+    model = LampAE(targets="pixels", architecture="autoencoder", depth=2, width=4, max_steps=2, image_size=28, seed=0)
     metrics = Engine(accelerator="cpu", default_root_dir=root, logger=False).train(model, datamodule=data)[0]
     assert 0 <= metrics["image_AUROC"] <= 1
     assert not [name for name in metrics if name.startswith("pixel")]
