@@ -92,7 +92,7 @@ def test_bare_names_train_from_another_folder(environment, parts_root, tmp_path)
 
 def test_help_describes_every_argument(environment, tmp_path):
     result = run(environment, *ANOMALIB, "train", "--model.help", "LampAE", cwd=tmp_path, COLUMNS="200")
-    for text in ("--model.base_loss", "Error per element that is amplified", "--model.max_steps", "--model.seed"):
+    for text in ("--model.base_loss", "Error of each pixel that is amplified", "--model.max_steps", "--model.seed"):
         assert text in result.stdout
 
 
