@@ -52,9 +52,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str = "tf_efficientnet_lite0", layers: Sequence[str] | None = None) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            msg = f"Expected backbone to be the name of a timm network, got {name!r}. See timm.list_models()."
-            raise ValueError(msg)
+        check_known(name)
         network = timm.create_model(name, pretrained=False, num_classes=0).eval()
         self.name = name
         self.layers = list(layers or default_layers(network))
@@ -109,6 +107,13 @@ class Backbone(nn.Module):
         check_weights(values, self.network.state_dict(), self.name, weights)
         self.network.load_state_dict(values, strict=False)
         logger.info("Loaded the weights of %s from %s.", self.name, weights)
+
+
+def check_known(name: str) -> None:
+    """Raise ValueError unless timm knows a network by this name."""
+    if not timm.is_model(name):
+        msg = f"Expected backbone to be the name of a timm network, got {name!r}. See timm.list_models()."
+        raise ValueError(msg)
 
 
 def check_source(weights: str | Path, name: str) -> None:

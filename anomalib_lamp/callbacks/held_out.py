@@ -76,8 +76,8 @@ class HeldOutImages(Callback):
         count = len(held_out)
         if not count:
             return held_out, held_out
-        spread = [self.learnt[number * len(self.learnt) // count] for number in range(count)]
-        return held_out, torch.cat([batch.image for batch in training_batches(pl_module, spread)])  # type: ignore[misc]
+        chosen = [self.learnt[index] for index in evenly_spread(len(self.learnt), count)]
+        return held_out, torch.cat([batch.image for batch in training_batches(pl_module, chosen)])  # type: ignore[misc]
 
     def to_learn(self, batch: ImageBatch) -> Tensor:
         """Return the images of a batch that are not held out."""
@@ -94,6 +94,16 @@ class HeldOutImages(Callback):
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Forget the images if the training breaks off."""
         self.teardown(*args, **kwargs)
+
+
+def evenly_spread(length: int, count: int) -> list[int]:
+    """Return so many indices, evenly spread over a sequence of a length.
+
+    Example:
+        >>> evenly_spread(length=10, count=4)
+        [0, 2, 5, 7]
+    """
+    return [number * length // count for number in range(count)]
 
 
 def number_of_images(loader: Any) -> int:

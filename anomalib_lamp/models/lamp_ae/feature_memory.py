@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from anomalib_lamp.callbacks import HeldOutImages
-from anomalib_lamp.callbacks.held_out import training_batches
+from anomalib_lamp.callbacks.held_out import evenly_spread, training_batches
 
 from .feature_branch import FeatureBranch
 
@@ -52,11 +52,11 @@ class FeatureMemory(Callback):
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the features, and take over what normal ones are like."""
-        batches = training_batches(pl_module, self.held_out.learnt[:: self._step()])
+        kept = self.held_out.learnt[:: self._step()]
         reading = track(
-            batches,
+            training_batches(pl_module, kept),
             "Computing features",
-            math.ceil(len(self.held_out.learnt) / self._step() / trainer.train_dataloader.batch_size),  # type: ignore[union-attr]
+            math.ceil(len(kept) / trainer.train_dataloader.batch_size),  # type: ignore[union-attr]
             transient=True,
             disable=trainer.progress_bar_callback is None,
         )
@@ -85,9 +85,8 @@ class FeatureMemory(Callback):
         """Return at most so many features of held-out images, and as many of learnt ones, evenly spread."""
         del pl_module
         held_out = self.not_learnt[:at_most]
-        count = len(held_out)
-        spread = [number * len(self.learnt) // count for number in range(count)]
-        return held_out, self.learnt[spread].float() if count else held_out
+        chosen = evenly_spread(len(self.learnt), len(held_out))
+        return held_out, self.learnt[chosen].float() if chosen else held_out
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Forget the features."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_lamp.backbone import Backbone
+from anomalib_lamp.backbone import Backbone, check_known
 
 STRIDES = (4, 8, 16)
 SMALLEST_SIDE = 64  # of images in pixels: repair halves features at stride 16 once more
@@ -137,9 +137,7 @@ def levels_at(name: str, strides: Sequence[int]) -> list[str]:
         >>> levels_at("resnet18", (4, 8, 16))
         ['layer1', 'layer2', 'layer3']
     """
-    if not timm.is_model(name):
-        msg = f"Expected backbone to be the name of a timm network, got {name!r}. See timm.list_models()."
-        raise ValueError(msg)
+    check_known(name)
     information = timm.create_model(name, pretrained=False, num_classes=0).feature_info
     modules = {level["reduction"]: level["module"] for level in information}  # type: ignore[union-attr]
     if not set(strides) <= modules.keys():
