@@ -15,6 +15,14 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_process_group_is_left():
+    """A distributed fit that breaks off leaves torch's process group; metrics of later tests would synchronise."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def parts_root(tmp_path_factory):
     """Folder with a few small drawn parts."""
