@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn, optim
@@ -45,7 +46,9 @@ def configure_optimizer(
     if learning_rate is None:
         learning_rate = DEFAULT_LEARNING_RATES[optimizer] / (summed_elements if optimizer == "sgd" else 1)
 
-    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    options: dict[str, Any] = {"momentum": 0.9} if optimizer == "sgd" else {}
+    if optimizer in ("adam", "adamw"):
+        options["fused"] = True  # one pass over the weights: on two cores less than half of the time
     classes = {"adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop, "sgd": optim.SGD}
     optimizer_ = classes[optimizer](parameters, lr=learning_rate, **options)
 

@@ -7,7 +7,7 @@ import torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has units that multiply bfloat16: a GPU with tensor cores, or a processor with AMX.
+    """Return whether a device multiplies bfloat16 faster: a GPU with tensor cores, a processor with AMX or AVX512-BF16.
 
     Example:
         >>> has_fast_bfloat16(torch.device("meta"))
@@ -16,4 +16,4 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))

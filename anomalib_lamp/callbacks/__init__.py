@@ -5,9 +5,11 @@ from .best_average import BestAverage
 from .check_images import CheckImages
 from .float32_weights import Float32Weights
 from .held_out import HeldOutImages
-from .in_memory import TrainingImagesInMemory
 from .one_kind import WarnOfOneKind
+from .repeatable_steps import RepeatableSteps
+from .resume_points import ResumePoints
 from .training_budget import TrainingBudget, stop_after_validation
+from .training_images import TrainingImages
 
 __all__ = [
     "BeforeValidation",
@@ -15,8 +17,10 @@ __all__ = [
     "CheckImages",
     "Float32Weights",
     "HeldOutImages",
+    "RepeatableSteps",
+    "ResumePoints",
     "TrainingBudget",
-    "TrainingImagesInMemory",
+    "TrainingImages",
     "WarnOfOneKind",
     "stop_after_validation",
 ]

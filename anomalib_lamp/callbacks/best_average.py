@@ -132,15 +132,20 @@ class BestAverage(BeforeValidation):
         if self.average is None:
             return
         self.follow(trainer.global_step)
-        if trainer.global_step % self._check_interval == 0 and self.check() and self.on_check:
-            self.on_check(self.last_loss, self._learnt_probe.loss_of(self.average, self.loss))
+        if trainer.global_step % self._check_interval == 0 and self._checked_step != trainer.global_step:
+            self.check()
+            if self.on_check:
+                self.on_check(self.last_loss, self._learnt_probe.loss_of(self.average, self.loss))
 
     def bring_up_to_date(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the average and give the network the best one, the same in all processes, whose batch norms differ."""
+        """Give the network the best average, the present one included, the same in all processes.
+
+        The present one is not kept for later: validations do not influence the training, whose checks come at fixed
+        steps. Batch norms differ between processes.
+        """
         del pl_module
         if self.average is None:
             return
-        self.check()
         self.show()
         if trainer.world_size > 1:
             for tensor in (*self.network.parameters(), *self.network.buffers()):
@@ -157,22 +162,26 @@ class BestAverage(BeforeValidation):
             self.average.update_parameters(self.network)
         self._followed_step = step
 
-    def check(self) -> bool:
-        """Keep the average if it repairs the held-out images better than all before; return whether it is a new one."""
-        if self._checked_step == self._followed_step or self.average is None:
-            return False
-        self._checked_step = self._followed_step
-        self.last_loss = self._held_out_probe.loss_of(self.average, self.loss)
-        if self.last_loss < self.kept_loss:
-            self.kept_loss = self.last_loss
+    def check(self) -> None:
+        """Keep the average if it repairs the held-out images better than all before."""
+        loss = self._present_loss()
+        if self.average is not None and loss < self.kept_loss:
+            self.kept_loss = loss
             self.kept = copy.deepcopy(self.average.module.state_dict())
-        return True
+
+    def _present_loss(self) -> float:
+        """Return the loss of the average on the held-out images, computed once per step."""
+        if self._checked_step != self._followed_step:
+            self._checked_step = self._followed_step
+            self.last_loss = self._held_out_probe.loss_of(self.average, self.loss)  # type: ignore[arg-type]
+        return self.last_loss
 
     def show(self) -> None:
-        """Give the network the weights that are kept."""
+        """Give the network the best average: the kept one, or the present one if that is better."""
         if self._learning is None:
             self._learning = copy.deepcopy(self.network.state_dict())
-        self.network.load_state_dict(self.kept)
+        present_is_best = self._present_loss() < self.kept_loss
+        self.network.load_state_dict(self.average.module.state_dict() if present_is_best else self.kept)  # type: ignore[union-attr]
 
     def give_back(self) -> None:
         """Give the network the weights in training back, if it was given the kept ones."""

@@ -147,6 +147,18 @@ def image_paths(batch: ImageBatch) -> list[str]:
     return batch.image_path
 
 
+def share_of_batch(pl_module: LightningModule, count: int) -> float:
+    """Return this process's number of images to learn, relative to the mean over processes; 1 in a single process.
+
+    Processes average their gradients. Where held-out images leave fewer to one of them, its loss must count less for
+    the sum to be that of one process with all images. All processes have to call this in every step.
+    """
+    if pl_module.trainer.world_size == 1:
+        return 1.0
+    mean = pl_module.trainer.strategy.reduce(torch.tensor(float(count), device=pl_module.device), reduce_op="mean")
+    return count / max(float(mean), 1.0 / pl_module.trainer.world_size)
+
+
 def zero_loss(pl_module: LightningModule) -> Tensor:
     """Return a loss of 0 for a batch without images to learn, with gradients of 0 for all trained parameters.
 

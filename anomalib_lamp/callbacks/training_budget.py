@@ -1,11 +1,10 @@
-"""How long a training takes, when it is validated, what it is seeded with, and how it ends."""
+"""How long a training takes, when it is validated, and how it ends."""
 
 import logging
 import math
 from typing import Any
 
-import torch
-from lightning import LightningModule, Trainer, seed_everything
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,6 @@ class TrainingBudget(Callback):
     Args:
         max_steps: Optimisation steps of a training.
         validations: How many validations are spread over a training that is limited by steps.
-        seed: Seed of shuffling and training, or ``None`` for torch's global state.
 
     Raises:
         RuntimeError: When a fit starts with a trainer that has trained before.
@@ -33,19 +31,25 @@ class TrainingBudget(Callback):
         >>> trainer = Trainer(callbacks=[TrainingBudget(max_steps=100)], logger=False, accelerator="cpu")
     """
 
-    def __init__(self, max_steps: int, validations: int = 10, seed: int | None = None) -> None:
+    def __init__(self, max_steps: int, validations: int = 10) -> None:
         self.max_steps = max_steps
         self.validations = validations
-        self.seed = seed
         self._validated_step = -1
 
+    def give_to(self, trainer: Trainer) -> None:
+        """Set the steps and the validations of a fit.
+
+        A model does so when it makes its callbacks. :meth:`setup` would be too late for callbacks of the user, which
+        are set up before: early stopping looks there when validations come.
+        """
+        self._limit_steps(trainer)
+        self._spread_validations(trainer)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the steps and the validations of a fit."""
+        """Refuse a trainer that has trained before."""
         del pl_module
         if stage == "fit":
             require_unused(trainer)
-            self._limit_steps(trainer)
-            self._spread_validations(trainer)
 
     def _limit_steps(self, trainer: Trainer) -> None:
         """Train for ``max_steps`` if neither steps nor epochs are limited."""
@@ -65,13 +69,6 @@ class TrainingBudget(Callback):
             batches = trainer.max_steps * trainer.accumulate_grad_batches
             trainer.val_check_interval = math.ceil(batches / self.validations)
             trainer.check_val_every_n_epoch = None
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed shuffling and training; every process damages its images in its own way."""
-        del trainer
-        if self.seed is not None:
-            seed_everything(self.seed, workers=True, verbose=False)
-            torch.manual_seed(self.seed + pl_module.global_rank)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """After the last step or batch, end the training with a validation."""

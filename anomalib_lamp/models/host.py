@@ -14,10 +14,20 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer
 from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torchvision.transforms.v2 import Resize
 
+from anomalib_lamp.callbacks import (
+    CheckImages,
+    Float32Weights,
+    RepeatableSteps,
+    TrainingBudget,
+    TrainingImages,
+    WarnOfOneKind,
+)
 from anomalib_lamp.post_processing import OddsPostProcessor
 from anomalib_lamp.pre_processing import AntialiasedPreProcessor
 from anomalib_lamp.visualization import ImagePictures
@@ -102,6 +112,26 @@ class HostDefaults(LightningModule):
         if compression_type not in (None, CompressionType.FP16):
             require_package("nncf", f" for compression_type {CompressionType(compression_type).value}")
         return super().to_openvino(export_root, model_file_name, input_size, compression_type, *args, **kwargs)  # type: ignore[misc]
+
+    def shared_callbacks(self, max_steps: int, validations: int, seed: int | None) -> list[Callback]:
+        """Return the callbacks that every training of our models begins with, in the order in which they act.
+
+        Args:
+            max_steps: The model's own number of steps.
+            validations: How many validations are spread over them.
+            seed: Seed of the training.
+        """
+        budget = TrainingBudget(max_steps, validations)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            budget.give_to(self.trainer)
+        return [
+            Float32Weights(),
+            budget,
+            RepeatableSteps(seed),
+            CheckImages(),
+            WarnOfOneKind(),
+            TrainingImages(seed),
+        ]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

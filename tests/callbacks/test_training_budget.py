@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+from anomalib.metrics import AUROC, Evaluator
 from helpers import make_fine_tuned_gaussian, make_lamp_ae, make_parts
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
@@ -119,7 +120,7 @@ class StopsAtAnEpochsEnd(Callback):
     "callback",
     [
         lambda: StopsAtAnEpochsEnd(),
-        lambda: EarlyStopping(monitor="train_loss_epoch", patience=1, min_delta=1e9),
+        lambda: EarlyStopping("train_loss_epoch", patience=1, min_delta=1e9, check_on_train_epoch_end=True),
         lambda: Timer(duration=timedelta(milliseconds=50), interval="epoch"),
     ],
     ids=["should_stop", "EarlyStopping", "Timer"],
@@ -135,3 +136,14 @@ def test_a_training_stopped_at_an_epochs_end_is_validated_and_saved(make_engine,
     assert counter.steps[-1] == steps
     assert torch.isfinite(model.post_processor.image_threshold)
     assert torch.load(engine.best_model_path, weights_only=False)["global_step"] == steps
+
+
+def test_early_stopping_looks_after_each_validation(make_engine, parts):
+    """Validations are spread over the steps, so their metrics are not there at the end of every epoch."""
+    counter = CountValidations()
+    early = EarlyStopping(monitor="image_AUROC", mode="max", patience=2, min_delta=2.0)
+    evaluator = Evaluator(val_metrics=[AUROC(["pred_score", "gt_label"], prefix="image_")])
+    engine = make_engine(callbacks=[counter, early])
+    engine.fit(make_lamp_ae(max_steps=40, evaluator=evaluator), datamodule=parts)
+    assert counter.steps == [10, 20, 30]
+    assert torch.load(engine.best_model_path, weights_only=False)["global_step"] == 30

@@ -14,6 +14,7 @@ from torch import Tensor
 from anomalib_lamp.backbone import Backbone
 from anomalib_lamp.callbacks import BeforeValidation, HeldOutImages, stop_after_validation
 from anomalib_lamp.callbacks.held_out import training_batches
+from anomalib_lamp.corruption import repeatably
 from anomalib_lamp.functional import check_images
 
 from .augmentation import AUGMENTATIONS
@@ -119,6 +120,7 @@ class FineTuning(BeforeValidation):
         self.check_every = check_every
         self.patience = patience
         self.learner: Backbone | None = None
+        self._resumed: dict[str, Any] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -155,18 +157,46 @@ class FineTuning(BeforeValidation):
         if self.learner is not None:
             check_images(images)
             self.begin(images)
-            self.check(trainer.global_step)
-        self._map_is_outdated = False  # the weights that were taken over are those that the map was fitted with
+            if self._resumed:
+                self._go_on(self._resumed)
+            else:
+                self.check(trainer.global_step)
+                self._map_is_outdated = False  # the weights that were taken over are those that the map was fitted with
 
     def begin(self, images: Tensor) -> None:
-        """Start from the weights that the model has now; augment the images once, for all checks.
+        """Start from the weights that the model has now; augment the images once, for all checks, always alike.
 
         Args:
             images: Normal images (N, 3, H, W) in [0, 1] that the Gaussians were not fitted to.
         """
         self.learner.load_state_dict(self.model.backbone.state_dict())  # type: ignore[union-attr]
         self._normal = images
-        self._augmented = [AUGMENTATIONS[name](images) for name in self.augmentations]
+        self._augmented = [repeatably(AUGMENTATIONS[name], images) for name in self.augmentations]
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Go on where an interrupted training was."""
+        self.learner.load_state_dict(state["learner"])  # type: ignore[union-attr]
+        self.rule.best, self.rule.checks_since_best = state["best"], state["checks_since_best"]
+        self.separation, self._checked_step = state["separation"], state["checked_step"]
+        self._map_is_outdated = state["map_is_outdated"]
+        self._resumed = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an interrupted training needs to go on: nothing before or after one."""
+        if self.learner is None or not len(self._normal):
+            return {}
+        return {
+            "learner": self.learner.state_dict(),
+            "best": self.rule.best,
+            "checks_since_best": self.rule.checks_since_best,
+            "separation": self.separation,
+            "checked_step": self._checked_step,
+            "map_is_outdated": self._map_is_outdated,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what :meth:`state_dict` gave until the training starts."""
+        self._resumed = state_dict
 
     def distance(self, images: Tensor) -> Tensor:
         """Return the distance (N) of images by the learner; its mean over normal images is the loss."""

@@ -13,14 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 
 from anomalib_lamp.backbone import check_source
-from anomalib_lamp.callbacks import (
-    CheckImages,
-    Float32Weights,
-    HeldOutImages,
-    TrainingBudget,
-    TrainingImagesInMemory,
-    WarnOfOneKind,
-)
+from anomalib_lamp.callbacks import HeldOutImages, ResumePoints
 from anomalib_lamp.callbacks.held_out import zero_loss
 from anomalib_lamp.models.host import HostDefaults, seeded_weights
 from anomalib_lamp.optim import check_optimizer_arguments, configure_optimizer
@@ -69,8 +62,8 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
             ``--data.val_split_mode from_train --data.val_split_ratio 0.2``. ``null`` takes the thresholds of the best
             F1 (anomalib's), which needs defects among the validation images. Not used if a ``post_processor`` is given.
         image_size: Side, in pixels, of the square that images are resized to. Not used if a ``pre_processor`` is given.
-        seed: Seed of weights, held-out images, augmentations and shuffling; two runs with the same seed give identical
-            weights on the CPU. ``null`` takes torch's global state.
+        seed: Seed of weights, held-out images and shuffling; two runs with the same seed give identical weights on the
+            CPU. ``null`` takes torch's global state.
         pre_processor: Pre-processor, or ``true`` for resizing only. Images must stay in [0, 1]: do not normalise.
         post_processor: Post-processor, or ``true`` for :class:`~anomalib_lamp.post_processing.OddsPostProcessor`.
         evaluator: Evaluator, or ``true`` for anomalib's metrics.
@@ -142,6 +135,7 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         self.schedule = schedule
         self.max_steps = max_steps if fine_tune else 1
         self.seed = seed
+        self.resume_points = ResumePoints()
         self.held_out = HeldOutImages(fraction=0.2, at_least=2, at_most=32 if fine_tune else 0, seed=seed)
         self.fine_tuning = FineTuning(self.model, self.held_out, self.augmentations, check_every, patience)
 
@@ -149,14 +143,11 @@ class FineTunedGaussian(HostDefaults, AnomalibModule):
         """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
         return [
             *super().configure_callbacks(),  # type: ignore[misc]
-            Float32Weights(),
-            TrainingBudget(self.max_steps, validations=1, seed=self.seed),
-            CheckImages(),
-            WarnOfOneKind(),
-            TrainingImagesInMemory(),
+            *self.shared_callbacks(self.max_steps, validations=1, seed=self.seed),
             self.held_out,
             FitGaussians(self.model, self.held_out, self.load_weights),
             self.fine_tuning,
+            self.resume_points,
         ]
 
     def load_weights(self) -> None:

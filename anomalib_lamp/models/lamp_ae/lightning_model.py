@@ -17,16 +17,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor
 
 from anomalib_lamp.backbone import check_source
-from anomalib_lamp.callbacks import (
-    BestAverage,
-    CheckImages,
-    Float32Weights,
-    HeldOutImages,
-    TrainingBudget,
-    TrainingImagesInMemory,
-    WarnOfOneKind,
-)
-from anomalib_lamp.callbacks.held_out import zero_loss
+from anomalib_lamp.callbacks import BestAverage, HeldOutImages, ResumePoints
+from anomalib_lamp.callbacks.held_out import share_of_batch, zero_loss
 from anomalib_lamp.corruption import Corruption
 from anomalib_lamp.functional import at_least_float32
 from anomalib_lamp.losses import LampLoss
@@ -95,8 +87,9 @@ class LampAE(HostDefaults, AnomalibModule):
         max_steps: Training budget in optimisation steps, used if neither the number of epochs nor of steps is given to
             the trainer. ``--trainer.max_epochs`` or ``--trainer.max_steps`` win, whether smaller or larger. (One
             exception: 1000 epochs are Lightning's own default and read as "not given"; ask for 1001.)
-        mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (AMX, tensor
-            cores); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision`` wins.
+        mixed_precision: Whether the network learns in bfloat16 where the hardware multiplies it faster (tensor cores,
+            AMX, AVX512-BF16); loss, weights and predictions are float32 in any case. A mixed ``--trainer.precision``
+            wins.
         map_metric: Error of pixels that counts in the anomaly map: ``l1``, ``l2``, ``ssim``, ``msgms``,
             ``chroma`` (colour, whatever the brightness), or several joined by ``+``.
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths it; 0 for none.
@@ -218,6 +211,7 @@ class LampAE(HostDefaults, AnomalibModule):
         self.calibrations = CALIBRATIONS if calibration == "auto" else (calibration,)
         self.corruption = Corruption(corruption_strength, corruption_kinds, noise=corruption_noise)
         self.shift = AdaptiveShift(furthest_shift)
+        self.resume_points = ResumePoints()
         self.held_out = HeldOutImages(fraction=0.125, at_least=4, enough=8, at_most=100, seed=seed)
         self.loss: LampLoss = LampLoss(base=base_loss, amplify=amplify, reduction=reduction)
         self.optimizer = optimizer
@@ -240,15 +234,12 @@ class LampAE(HostDefaults, AnomalibModule):
         """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
         return [
             *super().configure_callbacks(),  # type: ignore[misc]
-            Float32Weights(),
-            TrainingBudget(self.max_steps, validations=4, seed=self.seed),
-            CheckImages(),
-            WarnOfOneKind(),
-            TrainingImagesInMemory(),
+            *self.shared_callbacks(self.max_steps, validations=4, seed=self.seed),
             self.held_out,
             *self._pixel_callbacks(),
             *self._feature_callbacks(),
             CalibrateMaps(self.model, self.held_out, self.calibrations),
+            self.resume_points,
         ]
 
     def _pixel_callbacks(self) -> list[Callback]:
@@ -283,6 +274,7 @@ class LampAE(HostDefaults, AnomalibModule):
         """
         del args, kwargs
         images = self.held_out.to_learn(batch)
+        share = share_of_batch(self, len(images))
         if not len(images):
             return zero_loss(self)
         losses = []
@@ -293,7 +285,7 @@ class LampAE(HostDefaults, AnomalibModule):
         loss = torch.stack(losses).sum()
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
-        return loss
+        return share * loss
 
     def _learn_pixels(self, images: Tensor) -> Tensor:
         """Return the loss of the repair of damaged images."""

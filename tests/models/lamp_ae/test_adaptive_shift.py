@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import best_average, make_lamp_ae
+from helpers import best_average, make_lamp_ae, make_parts
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -85,7 +85,7 @@ def test_rejects_a_shift_out_of_range(furthest):
 
 class TestInTraining:
     def fit(self, make_engine, parts, max_steps=4, ckpt_path=None, trainer=None, **arguments):
-        model = LampAE(width=4, depth=3, image_size=64, max_steps=max_steps, seed=0, visualizer=False, **arguments)
+        model = make_lamp_ae(max_steps=max_steps, **arguments)
         engine = make_engine(logger=CSVLogger(parts.root.parent, name="curves"), log_every_n_steps=1, **(trainer or {}))
         engine.fit(model, datamodule=parts, ckpt_path=ckpt_path)
         curves = pd.read_csv(f"{engine.trainer.logger.log_dir}/metrics.csv")
@@ -94,7 +94,8 @@ class TestInTraining:
     def weights(self, model):
         return torch.cat([parameter.detach().flatten() for parameter in model.model.parameters()])
 
-    def test_images_are_shifted_once_the_network_overfits_also_when_resumed(self, make_engine, parts, monkeypatch):
+    def test_images_are_shifted_once_the_network_overfits_also_when_resumed(self, make_engine, parts_root, monkeypatch):
+        parts = make_parts(parts_root, train_batch_size=8)  # of which four are held out
         monkeypatch.setattr(adaptive_shift, "OVERFITTING_RATIO", 0.0)  # as if it did, from the first step
         never, _, reaches = self.fit(make_engine, parts, furthest_shift=0.0)
         assert reaches == [0, 0, 0, 0]

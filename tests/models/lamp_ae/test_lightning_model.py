@@ -1,5 +1,7 @@
 """LampAE in anomalib's Engine: budget, reproducibility, optimisers, logs, metrics, checkpoints."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,7 +40,8 @@ class TestTraining:
 
     @pytest.mark.parametrize("base_loss", ["l1", "l2", "ssim", "msgms"])
     @pytest.mark.parametrize("amplify", [True, False])
-    def test_logs_the_training_curves(self, make_engine, parts, tmp_path, base_loss, amplify):
+    def test_logs_the_training_curves(self, make_engine, parts_root, tmp_path, base_loss, amplify):
+        parts = make_parts(parts_root, train_batch_size=8)  # of which four are held out
         model = make_lamp_ae(base_loss=base_loss, amplify=amplify, max_steps=4, reduction="mean")
         make_engine(logger=CSVLogger(tmp_path), log_every_n_steps=1).fit(model, datamodule=parts)
         curves = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
@@ -55,6 +58,8 @@ class TestTraining:
         model.loss.base_error = lambda reconstruction, target: seen.update(target=target) or reconstruction
         model.log = lambda *_, **__: None
         model.optimizers = lambda: torch.optim.SGD(model.parameters(), lr=1.0)
+        trainer = Mock(world_size=1)
+        model.trainer = trainer  # the model keeps a weak reference
         model.training_step(batch, 0)
         assert torch.equal(seen["target"], batch.image)
         assert not torch.equal(seen["input"], batch.image)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import Compose, Lambda, RandomHorizontalFlip, Res
 from torchvision.tv_tensors import Image
 
 from anomalib_lamp import LampAE
-from anomalib_lamp.callbacks import in_memory
+from anomalib_lamp.callbacks import training_images
 
 EPOCHS = 3
 LOOKED_AT = 4 + 4  # images read once more when the training begins: held-out ones, and as many learnt ones
@@ -47,7 +47,7 @@ def fit(make_engine, parts, **arguments):
 
 def test_learns_the_same_as_from_files(make_engine, parts_root, monkeypatch):
     from_memory = fit(make_engine, make_parts(parts_root))
-    monkeypatch.setattr(in_memory, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(training_images, "MEMORY_LIMIT", 0)
     from_files = fit(make_engine, make_parts(parts_root))
     for name, value in from_files.state_dict().items():
         if isinstance(value, torch.Tensor):
