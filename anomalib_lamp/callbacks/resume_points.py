@@ -122,7 +122,7 @@ class ResumePoints(Callback):
     def _save(self, trainer: Trainer) -> None:
         path = self._path(trainer)
         if path is not None:
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             self._saved_step = trainer.global_step
 
     @staticmethod
