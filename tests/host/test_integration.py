@@ -18,10 +18,17 @@ SMALL = {"image_size": 64, "max_steps": 10, "seed": 0}
 SMALL_LAMP_AE = {**SMALL, "width": 4, "depth": 3}
 VARIANTS = {  # of every registered model: at least one; a model without fails below
     "LampAE": {
-        "autoencoder": {**SMALL_LAMP_AE, "architecture": "autoencoder", "base_loss": "l2", "corruption_strength": 0.0},
+        "autoencoder": {
+            **SMALL_LAMP_AE,
+            "targets": "pixels",
+            "architecture": "autoencoder",
+            "base_loss": "l2",
+            "corruption_strength": 0.0,
+        },
         "unet": {**SMALL_LAMP_AE, "base_loss": "ssim", "map_metric": "l1", "calibration": "location"},
         "unet-without-skips": {
             **SMALL_LAMP_AE,
+            "targets": "pixels",
             "skip_connections": False,
             "map_metric": "ssim",
             "calibration": "none",

@@ -31,6 +31,7 @@ def test_learns_saves_and_loads_without_the_package(trained, monkeypatch, parts)
     assert engine.test(model, datamodule=parts)[0].keys() >= {"image_AUROC", "pixel_AUROC"}
 
 
+@pytest.mark.slow
 def test_an_onnx_export_scores_the_same(trained, tmp_path):
     model, engine = trained
     path = engine.export(model, "onnx", export_root=tmp_path)
