@@ -23,7 +23,6 @@ from anomalib_lamp.compare.environment import describe_run
 STEPS = 200
 
 
-
 def main(out: Path, kills: int = 20, seed: int = 0) -> None:
     """Train once without interruption, then kill a training so many times, each at a random moment, and resume it.
 

@@ -168,11 +168,15 @@ def _scaled(levels: Levels) -> Levels:
 
 def _smoothed(levels: Levels) -> Levels:
     """Return the features averaged over a neighbourhood of about 72 pixels."""
-    fine, coarse = (
-        F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
-        for maps, side in zip(levels, (9, 5), strict=True)
-    )
-    return Levels(fine, coarse)
+    return Levels(*(_averaged(maps, side) for maps, side in zip(levels, (9, 5), strict=True)))
+
+
+def _averaged(maps: Tensor, side: int) -> Tensor:
+    """Return the mean over side x side locations, fewer at the border: over columns, then over rows."""
+    for kernel in ((side, 1), (1, side)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        maps = F.avg_pool2d(maps, kernel, stride=1, padding=padding, count_include_pad=False)
+    return maps
 
 
 FILLINGS = (_elsewhere, _other_image, _scaled, _smoothed)
