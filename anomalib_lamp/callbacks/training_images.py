@@ -84,7 +84,7 @@ class TrainingImages(Callback):
 
 
 class KeptItems(Dataset):
-    """Items of a dataset, as many of them in memory as fit.
+    """Items of a dataset without their masks, as many of them in memory as fit.
 
     Their images lie in one piece of memory: many pieces of the same size leave gaps that take half as much again.
 
@@ -134,7 +134,9 @@ class KeptItems(Dataset):
 
     def __getitem__(self, index: int) -> ImageItem:
         """Return an item."""
-        return self._items[index] if index < len(self._items) else self.dataset[index]  # type: ignore[return-value]
+        if index < len(self._items):
+            return self._items[index]
+        return dataclasses.replace(self.dataset[index], gt_mask=None)  # type: ignore[type-var, return-value]
 
 
 def is_plain(loader: DataLoader) -> bool:

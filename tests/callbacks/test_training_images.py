@@ -15,6 +15,7 @@ from anomalib_lamp import LampAE
 from anomalib_lamp.callbacks import training_images
 
 EPOCHS = 3
+BYTES_OF_AN_IMAGE = 3 * 32 * 32 * 4
 LOOKED_AT = 4 + 4  # images read once more when the training begins: held-out ones, and as many learnt ones
 
 
@@ -57,6 +58,25 @@ def test_learns_the_same_as_from_files(make_engine, parts_root, monkeypatch):
 def test_every_training_image_is_read_once(make_engine, parts, reads):
     fit(make_engine, parts)
     assert sorted(reads) == sorted(parts.train_data.samples.image_path)
+
+
+def test_as_many_as_fit_are_kept_and_the_others_read_each_time(make_engine, parts, reads, monkeypatch, caplog):
+    monkeypatch.setattr(training_images, "MEMORY_LIMIT", 5 * BYTES_OF_AN_IMAGE + 1)
+    fit(make_engine, parts, calibration="none")
+    files = list(parts.train_data.samples.image_path)
+    assert all(reads.count(path) == 1 for path in files[:5])
+    assert all(reads.count(path) >= EPOCHS for path in files[5:])
+    assert "5 of 8 training images are kept in memory, and 3 are read in every epoch" in caplog.text
+
+
+def test_images_lie_in_one_piece_of_memory(parts):
+    parts.setup()
+    parts.train_data.augmentations = Resize((32, 32))
+    kept = training_images.KeptItems(parts.train_data, num_workers=0, progress_bar=False)
+    images = [kept[index].image for index in range(len(kept))]
+    assert len({image.untyped_storage().data_ptr() for image in images}) == 1
+    assert images[0].untyped_storage().nbytes() == len(kept) * BYTES_OF_AN_IMAGE
+    assert all(torch.equal(kept[index].image, parts.train_data[index].image) for index in range(len(kept)))
 
 
 def test_workers_read_them_as_well(make_engine, parts_root):
