@@ -136,7 +136,7 @@ class KeptItems(Dataset):
         """Return an item."""
         if index < len(self._items):
             return self._items[index]
-        return dataclasses.replace(self.dataset[index], gt_mask=None)  # type: ignore[type-var, return-value]
+        return dataclasses.replace(self.dataset[index], gt_mask=None)  # type: ignore[return-value]
 
 
 def is_plain(loader: DataLoader) -> bool:
