@@ -4,6 +4,7 @@ from .before_validation import BeforeValidation
 from .best_average import BestAverage
 from .check_images import CheckImages
 from .float32_weights import Float32Weights
+from .freed_memory import KeepFreedMemory
 from .held_out import HeldOutImages
 from .one_kind import WarnOfOneKind
 from .repeatable_steps import RepeatableSteps
@@ -17,6 +18,7 @@ __all__ = [
     "CheckImages",
     "Float32Weights",
     "HeldOutImages",
+    "KeepFreedMemory",
     "RepeatableSteps",
     "ResumePoints",
     "TrainingBudget",

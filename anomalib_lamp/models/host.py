@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_lamp.callbacks import (
     CheckImages,
     Float32Weights,
+    KeepFreedMemory,
     RepeatableSteps,
     TrainingBudget,
     TrainingImages,
@@ -126,6 +127,7 @@ class HostDefaults(LightningModule):
             budget.give_to(self.trainer)
         return [
             Float32Weights(),
+            KeepFreedMemory(),
             budget,
             RepeatableSteps(seed),
             CheckImages(),
