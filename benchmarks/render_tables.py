@@ -112,6 +112,20 @@ def real_sets_table(name: str) -> str:
     return rendered(name, [words("data"), *columns], [*rows, [f"mean of {len(data)}", *averages]])
 
 
+def packaged_weights_table(name: str) -> str:
+    """Return image / pixel AUROC of models with the packaged weights, and mean and worst image AUROC of each."""
+    summaries = summarize(results(name))
+    cells = {(summary.data, summary.model): aurocs(summary) for summary in summaries}
+    images = {(summary.data, summary.model): summary.metrics["image_AUROC"].mean for summary in summaries}
+    models = order_models(summaries)
+    data = sorted({summary.data for summary in summaries})
+    of_model = [[images[name, model] for name in data if (name, model) in images] for model in models]
+    rows = [[name, *(cells.get((name, model), NOTHING) for model in models)] for name in data]
+    means, worst = ([f"{of_all(values):.3f}" for values in of_model] for of_all in (fmean, min))
+    last = [["mean image AUROC", *means], ["worst image AUROC", *worst]]
+    return rendered(name, [words("data"), *models], [*rows, *last])
+
+
 def captioned(tables: dict[str, str]) -> str:
     """Return several tables, each under its caption."""
     return "\n\n".join(f"{caption}:\n\n{table}" for caption, table in tables.items())
@@ -190,8 +204,9 @@ def plain_table() -> str:
 
 
 def aurocs(summary: Summary) -> str:
-    """Return the means over seeds of image and pixel AUROC."""
-    return " / ".join(f"{summary.metrics[metric].mean:.3f}" for metric in AUROCS)
+    """Return the means over seeds of image and pixel AUROC, the latter if there are masks."""
+    means = [summary.metrics[metric].mean for metric in AUROCS]
+    return " / ".join(f"{mean:.3f}" for mean in means if mean is not None)
 
 
 def amplification_table() -> str:
@@ -346,8 +361,9 @@ def fine_tuning_table() -> str:
 
 
 TABLES = {
-    "README.md": {"eight sets": lambda: real_sets_table("real_sets.jsonl")},
+    "README.md": {"packaged weights": lambda: packaged_weights_table("packaged_weights.jsonl")},
     "benchmarks/README.md": {
+        "packaged weights": lambda: packaged_weights_table("packaged_weights.jsonl"),
         "eight sets": lambda: real_sets_table("real_sets.jsonl"),
         "real images": lambda: captioned(
             {
