@@ -1,6 +1,7 @@
 """amplify_loss: amplifies the reconstruction terms of a model's loss while it trains, until the handle is removed."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from anomalib_lamp.functional import amplify_on_scale, multiplier_on_scale
 from .registry import ErrorTerm, Terms, losses_of
 
 SAMPLES = 256  # errors of a term and batch from which multipliers are told
+MOST_SAMPLES = 100_000  # of terms and batches, for a loop that never asks for the multipliers
 LARGE_ERROR = 0.999  # quantile of a batch's errors
 ROUNDING = 1e-3  # relative, by which an error may exceed its bound
 
@@ -63,7 +65,7 @@ class Amplification:
         self.amplify = amplify
         self.first_batches = first_batches
         self._large_errors: dict[str, tuple[int, float]] = {}  # batches so far, and the sum of their large errors
-        self._multipliers: list[Tensor] = []
+        self._multipliers: deque[Tensor] = deque(maxlen=MOST_SAMPLES)
         self._hooks = [
             loss.register_forward_hook(_Hook(name, terms, self), with_kwargs=True)
             for name, (loss, terms) in losses.items()
@@ -83,11 +85,11 @@ class Amplification:
     def multipliers(self) -> tuple[float, float] | None:
         """Return median and 99th percentile of what gradients of errors were multiplied by since the last call.
 
-        They are those of a sample, equally large for every term of the loss; ``None`` if nothing was amplified yet.
+        They are those of a sample of the errors of every term and batch; ``None`` if nothing was amplified.
         """
         if not self._multipliers:
             return None
-        median, p99 = np.quantile(torch.cat(self._multipliers).cpu().numpy(), [0.5, 0.99]).tolist()
+        median, p99 = np.quantile(torch.cat(list(self._multipliers)).cpu().numpy(), [0.5, 0.99]).tolist()
         self._multipliers.clear()
         return median, p99
 

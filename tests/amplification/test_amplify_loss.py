@@ -6,7 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from anomalib import models as anomalib_models
 from anomalib.models import Dinomaly, Dsr, Fre, InpFormer, Padim, ReverseDistillation, Stfpm, UniNet
 from anomalib.models.image.dinomaly.components.loss import CosineHardMiningLoss
@@ -24,7 +26,7 @@ from torch import nn
 
 from anomalib_lamp import amplify_loss
 from anomalib_lamp.amplification import ErrorTerm, register_loss
-from anomalib_lamp.amplification.registry import _registered, reason_against
+from anomalib_lamp.amplification.registry import _registered, losses_of, reason_against
 
 
 def bare(model_class, **modules):
@@ -235,6 +237,44 @@ def test_gradients_of_dinomaly_are_still_modified_by_its_loss():
         distance = 1 - torch.cosine_similarity(encoder, decoder.detach())
         hardest = distance >= distance.flatten().sort(descending=True).values[int(distance.numel() * 0.1) - 1]
         torch.testing.assert_close(gradient, leaf.grad * torch.where(hardest, 1, 0.1).unsqueeze(1))
+
+
+@pytest.fixture
+def random_weights(monkeypatch):
+    """Let models that always load weights, from the network, start from random ones."""
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: create(*args, **{**kwargs, "pretrained": False}))
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: None)
+    monkeypatch.setattr(torchvision.models.ResNet, "load_state_dict", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("random_weights")
+@pytest.mark.parametrize(
+    ("model_class", "arguments", "place", "of_training"),
+    [
+        (InpFormer, {"encoder_name": "vit_small_patch14_reg4_dinov2"}, "model.loss", {}),
+        (Dinomaly, {"encoder_name": "vit_small_patch14_reg4_dinov2"}, "model.loss_fn", {"global_step": 5}),
+        (UniNet, {}, "loss", {"masks": torch.zeros(2, 64, 64), "labels": torch.zeros(2)}),
+    ],
+)
+def test_losses_are_where_whole_models_call_them(model_class, arguments, place, of_training):
+    model = model_class(**arguments, visualizer=False).train()
+    images = torch.rand(2, 3, *(64, 64) if model_class is UniNet else (56, 56))
+
+    def loss():
+        torch.manual_seed(0)
+        return model.model(images, **of_training)
+
+    plain = loss()
+    assert list(losses_of(model)) == [place]
+    with amplify_loss(model) as handle:
+        amplified = loss()
+    assert amplified > plain
+    assert handle.multipliers()[1] > 1
+
+
+def test_only_the_first_phase_of_dsr_is_amplified():
+    assert list(losses_of(Dsr(visualizer=False))) == ["second_stage_loss"]
 
 
 def test_every_model_of_anomalib_is_known_or_has_a_reason():
