@@ -15,10 +15,13 @@ __all__ = ["LampLoss", "functional", "register"]
 
 try:
     register()
+    from anomalib_lamp.amplification import amplify_loss
+    from anomalib_lamp.callbacks import AmplifyLoss
     from anomalib_lamp.data import MNISTOneClass, MVTec, SyntheticParts
     from anomalib_lamp.models import FineTunedGaussian, LampAE
 
-    __all__ += ["FineTunedGaussian", "LampAE", "MNISTOneClass", "MVTec", "SyntheticParts"]
+    __all__ += ["AmplifyLoss", "FineTunedGaussian", "LampAE", "MNISTOneClass", "MVTec", "SyntheticParts"]
+    __all__ += ["amplify_loss"]
 except Exception as error:
     warnings.warn(
         f"anomalib_lamp offers its losses and functions only: {type(error).__name__}: {error}".partition("\n")[0],

@@ -11,6 +11,7 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 MSGMS_SCALES = 4
 MSGMS_SMALLEST_SIDE = 2**MSGMS_SCALES
+TANGENT_FROM = 0.9
 
 
 def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
@@ -43,6 +44,44 @@ def amplify(error: Tensor, eps: float = 1e-6) -> Tensor:
     check_eps(eps)
     with torch.autocast(error.device.type, enabled=False):
         return -torch.log1p(-at_least_float32(error).clamp(max=1 - eps))
+
+
+def amplify_on_scale(error: Tensor, scale: float) -> Tensor:
+    r"""Return the amplified error :math:`A_s(e) = -s \log(1 - e / s)` of errors on a scale s.
+
+    On the scale 1 it is :func:`amplify` up to 0.9. Its slope at 0 is 1 on every scale, so small errors keep their
+    weight in a loss. Beyond 0.9 s, where the logarithm would diverge, its tangent goes on with the slope 10: errors may
+    exceed the scale, and no gradient is zero. Taken in float32 (float64 for float64 input), also under autocast.
+
+    Args:
+        error: Errors of 0 or more, any shape.
+        scale: The number s, above 0: the largest possible error, or a large one if there is no largest.
+
+    Returns:
+        Tensor of the shape of ``error``, never below it, float32 or float64.
+
+    Example:
+        >>> amplify_on_scale(torch.tensor([0.01, 1.0, 1.8, 2.0]), scale=2)  # 2 = bound of a cosine distance
+        tensor([0.0100, 1.3863, 4.6052, 6.6052])
+    """
+    with torch.autocast(error.device.type, enabled=False):
+        relative = at_least_float32(error) / scale
+        bent = relative.clamp(max=TANGENT_FROM)
+        return scale * ((relative - bent) / (1 - TANGENT_FROM) - torch.log1p(-bent))
+
+
+def multiplier_on_scale(error: Tensor, scale: float) -> Tensor:
+    """Return the slope of :func:`amplify_on_scale`: by what it multiplies the gradient of an error, 1 to 10.
+
+    Args:
+        error: Errors of 0 or more, any shape; less, by rounding, counts as 0.
+        scale: The scale of the errors, above 0.
+
+    Example:
+        >>> multiplier_on_scale(torch.tensor([0.0, 0.02, 1.0, 2.0]), scale=2)
+        tensor([ 1.0000,  1.0101,  2.0000, 10.0000])
+    """
+    return 1 / (1 - (at_least_float32(error) / scale).clamp(0, TANGENT_FROM))
 
 
 def reconstruction_error(reconstruction: Tensor, target: Tensor, metric: str = "l2") -> Tensor:

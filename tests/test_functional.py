@@ -8,7 +8,13 @@ import torch
 from scipy.ndimage import gaussian_filter, prewitt
 from skimage.metrics import structural_similarity
 
-from anomalib_lamp.functional import amplify, gaussian_blur, reconstruction_error
+from anomalib_lamp.functional import (
+    amplify,
+    amplify_on_scale,
+    gaussian_blur,
+    multiplier_on_scale,
+    reconstruction_error,
+)
 
 METRICS = ["l1", "l2", "ssim", "msgms", "chroma"]
 
@@ -51,6 +57,57 @@ class TestAmplify:
     def test_rejects_an_eps_that_float32_cannot_hold(self, eps):
         with pytest.raises(ValueError, match=r"Expected eps in \[1e-6, 1\), got"):
             amplify(torch.zeros(1), eps=eps)
+
+
+def amplified_in_numpy(error, scale):
+    """Return the amplified errors by a loop: the logarithm up to 0.9 of the scale, a straight line from there."""
+    values = []
+    for e in error:
+        if e <= 0.9 * scale:
+            values.append(-scale * np.log(1 - e / scale))
+        else:
+            values.append(scale * np.log(10) + 10 * (e - 0.9 * scale))
+    return np.array(values)
+
+
+class TestAmplifyOnScale:
+    @pytest.mark.parametrize("scale", [1e-4, 1, 2, 3.64, 500])
+    def test_equals_numpy_below_and_beyond_the_scale(self, scale):
+        error = torch.linspace(0, 3 * scale, 1001, dtype=torch.float64)
+        expected = amplified_in_numpy(error.numpy(), scale)
+        np.testing.assert_allclose(amplify_on_scale(error, scale).numpy(), expected, rtol=1e-9)
+
+    def test_is_the_amplified_error_of_the_paper_on_the_scale_1(self):
+        error = torch.linspace(0, 0.9, 100, dtype=torch.float64)
+        torch.testing.assert_close(amplify_on_scale(error, 1), amplify(error))
+
+    def test_small_errors_keep_their_weight_on_every_scale(self):
+        for scale in (0.5, 2.0, 500.0):
+            error = torch.tensor(1e-6 * scale, requires_grad=True)
+            amplify_on_scale(error, scale).backward()
+            assert error.grad.item() == pytest.approx(1, abs=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_gradient_is_the_multiplier_finite_and_never_zero(self, dtype):
+        error = torch.tensor([0.0, 1e-7, 1.0, 1.79, 1.9, 2.0, 6e4], dtype=dtype, requires_grad=True)
+        amplified = amplify_on_scale(error, 2)
+        amplified.sum().backward()
+        assert amplified.dtype == torch.float32
+        assert torch.isfinite(amplified).all()
+        torch.testing.assert_close(error.grad, multiplier_on_scale(error.detach(), 2).to(dtype), rtol=0.01, atol=0)
+        assert error.grad.float().aminmax() == (1, 10)
+
+    def test_stays_in_float32_under_autocast(self):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert amplify_on_scale(torch.tensor([0.01]), 1).item() == pytest.approx(-math.log(0.99), rel=1e-6)
+
+    def test_gradient_in_double_precision_on_both_sides_of_the_bend(self):
+        error = torch.tensor([0.0, 0.3, 0.89, 0.91, 1.5], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda e: amplify_on_scale(e + 1e-3, 1), error)
+
+    def test_multipliers_are_one_over_one_minus_the_error_and_at_most_ten(self):
+        multipliers = multiplier_on_scale(torch.tensor([-1e-7, 0.02, 1.0, 1.9, 5.0]), 2)
+        np.testing.assert_allclose(multipliers.numpy(), [1, 1 / 0.99, 2, 10, 10], rtol=1e-5)
 
 
 def test_keeps_its_accuracy_under_reduced_matmul_precision():

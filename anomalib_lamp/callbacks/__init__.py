@@ -1,5 +1,6 @@
-"""Lightning callbacks that make up the training of our models, each with one task and its own state."""
+"""Lightning callbacks, each with one task and its own state; all but AmplifyLoss make up the training of our models."""
 
+from .amplify_loss import AmplifyLoss
 from .before_validation import BeforeValidation
 from .best_average import BestAverage
 from .check_images import CheckImages
@@ -13,6 +14,7 @@ from .training_budget import TrainingBudget, stop_after_validation
 from .training_images import TrainingImages
 
 __all__ = [
+    "AmplifyLoss",
     "BeforeValidation",
     "BestAverage",
     "CheckImages",

@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_lamp.callbacks import CheckImages
+from anomalib_lamp.callbacks import AmplifyLoss, CheckImages
 from anomalib_lamp.callbacks.check_images import files_to_draw_on, require_readable
 from anomalib_lamp.data.image_files import look_at
 
@@ -32,7 +32,7 @@ from .measure import (
     peak_rss_mib,
 )
 from .pictures import save_pictures
-from .records import Cost, ImageScore, Record
+from .records import Cost, ImageScore, Multipliers, Record
 
 BUDGET_ARGUMENTS = ("max_epochs", "max_steps", "max_time")
 
@@ -103,7 +103,11 @@ def run_job(job: Job, work: Path) -> Record:
     datamodule, model = prepare(job)
     predictions, validations = TestPredictions(), Validations()
     trainer_arguments = {"logger": False, "enable_progress_bar": False, "devices": 1, **job.config["trainer"]}
-    engine = Engine(callbacks=[predictions, validations, CheckImages()], default_root_dir=work, **trainer_arguments)
+    callbacks = [predictions, validations, CheckImages()]
+    amplification = AmplifyLoss() if job.config.get("amplify") else None
+    if amplification is not None:
+        callbacks.append(amplification)
+    engine = Engine(callbacks=callbacks, default_root_dir=work, **trainer_arguments)
     _require_budget(job, model)
     train_seconds = _timed(engine.fit, model, datamodule=datamodule)
     epochs, steps = engine.trainer.current_epoch, engine.trainer.global_step
@@ -135,6 +139,7 @@ def run_job(job: Job, work: Path) -> Record:
             latency=latency,
             total_seconds=time.perf_counter() - begun,
         ),
+        multipliers=_multipliers(amplification),
         origin=describe_origin(started, device),
     )
 
@@ -190,6 +195,14 @@ def _timed(function: Any, *args: Any, **kwargs: Any) -> float:
     begun = time.perf_counter()
     function(*args, **kwargs)
     return time.perf_counter() - begun
+
+
+def _multipliers(amplification: AmplifyLoss | None) -> Multipliers | None:
+    """Return what LAMP multiplied gradients by, if it was asked for and began."""
+    if amplification is None or amplification.multipliers is None:
+        return None
+    median, p99 = amplification.multipliers
+    return Multipliers(median=median, p99=p99)
 
 
 def _thresholds(model: AnomalibModule) -> tuple[float, float]:

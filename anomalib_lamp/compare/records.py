@@ -67,6 +67,13 @@ class Cost(_Strict):
     latency: list[Latency] = []
 
 
+class Multipliers(_Strict):
+    """What LAMP multiplied the gradients of errors by in the last epoch, where the spec has a model amplified."""
+
+    median: float = Field(ge=1)
+    p99: float = Field(ge=1)
+
+
 class Origin(_Strict):
     """Where and with what a job ran."""
 
@@ -97,6 +104,7 @@ class Record(_Strict):
         metrics: Quality; ``None`` without result.
         images: Score of every test image.
         cost: Time, memory and size; ``None`` without result.
+        multipliers: What LAMP did; ``None`` where it was not asked for, or the training too short for it to begin.
         origin: Machine, versions, commit, times.
     """
 
@@ -114,6 +122,7 @@ class Record(_Strict):
     metrics: Metrics | None = None
     images: list[ImageScore] = []
     cost: Cost | None = None
+    multipliers: Multipliers | None = None
     origin: Origin
 
     def to_line(self) -> str:

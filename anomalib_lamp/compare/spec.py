@@ -20,6 +20,8 @@ from jsonargparse import ArgumentError
 from lightning import Trainer
 from pydantic import BaseModel, PositiveInt, ValidationError
 
+from anomalib_lamp.amplification.registry import reason_against
+
 from .classes import import_class, is_proper_subclass, parser_of
 from .job import Job
 from .records import shorten
@@ -72,6 +74,11 @@ that was stopped or killed, and tries failed jobs again. A spec is YAML:
       class_path: Stfpm
       trainer: {max_epochs: 20}
       weights: imagenet
+    stfpm with lamp:
+      class_path: Stfpm
+      trainer: {max_epochs: 20}
+      weights: imagenet
+      amplify: true
   seeds: [0, 1, 2]
   trainer: {accelerator: auto}
   measure: {latency_batch_sizes: [1, 32], latency_image_size: 256}
@@ -86,6 +93,7 @@ trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
 weights       Inside a model, for the tables: imagenet, local or random. By
               default what its weights or pre_trained says.
+amplify       Inside a model of anomalib: true amplifies its reconstruction loss.
 measure       latency_batch_sizes, latency_image_size, export (true, false).
 job_timeout   Seconds after which a job is stopped and has failed. By default
               there is no limit.
@@ -133,6 +141,7 @@ class _Variant:
     line: int
     trainer: dict[str, Any] = field(default_factory=dict)
     weights: str = "random"
+    amplify: bool = False
 
 
 def read_spec(path: Path | str, max_jobs: int = MAX_JOBS) -> list[Job]:
@@ -265,7 +274,8 @@ class _Reader:
         names: dict[str, _Variant] = {}
         contents: dict[str, _Variant] = {}
         for variant in variants:
-            content = json.dumps([variant.config, variant.takes_seed, trainer | variant.trainer], sort_keys=True)
+            differing = [variant.config, variant.takes_seed, trainer | variant.trainer, variant.amplify]
+            content = json.dumps(differing, sort_keys=True)
             if (first := names.setdefault(variant.name, variant)) is not variant:
                 text = f"{variant.name!r} is the name of two variants, first in line {first.line}; change one"
                 self._problem(variant.place, text)
@@ -318,7 +328,7 @@ class _Reader:
     def _entry(self, section: str, name: Any, entry: Any) -> Iterator[_Variant]:
         """Yield the variants of one entry; nothing if something is wrong with it."""
         place = (section, name)
-        known = ["class_path", "init_args", "grid", *(["trainer", "weights"] if section == "models" else [])]
+        known = ["class_path", "init_args", "grid", *(["trainer", "weights", "amplify"] if section == "models" else [])]
         entry = self._known_keys({"class_path": entry} if isinstance(entry, str) else entry, known, place)
         trainer = self._trainer(entry.get("trainer", {}), (*place, "trainer"))
         if entry.get("weights", "random") not in WEIGHT_SOURCES:
@@ -326,6 +336,7 @@ class _Reader:
         cls = self._class(section, entry.get("class_path"), (*place, "class_path"))
         if cls is None:
             return
+        self._check_amplify(entry.get("amplify", False), cls, (*place, "amplify"))
         parameters = signature(cls).parameters
         init_args = self._known_keys(entry.get("init_args", {}), parameters, (*place, "init_args"))
         if section == "models":
@@ -350,7 +361,15 @@ class _Reader:
                 line=self.lines.get(place, 1),
                 trainer=trainer,
                 weights=entry.get("weights") or _weights(resolved),
+                amplify=entry.get("amplify", False),
             )
+
+    def _check_amplify(self, amplify: Any, cls: type, place: tuple) -> None:
+        """Note a model whose loss cannot be amplified."""
+        if not isinstance(amplify, bool):
+            self._problem(place, f"expected amplify to be true or false, got {amplify!r}")
+        elif amplify and (reason := _reason_against_amplifying(cls)) is not None:
+            self._problem(place, f"amplify is for reconstruction losses of anomalib's own models: {reason}")
 
     def _class(self, section: str, class_path: Any, place: tuple) -> type | None:
         """Return the class of a data set or model, or note that there is none."""
@@ -487,6 +506,8 @@ def _job(
         "measure": measure,
         "seed": seed,
     }
+    if model.amplify:  # otherwise absent, so that jobs of specs without it keep their identity
+        config["amplify"] = True
     return Job(data.name, model.name, model.grid, seed, model.weights, config, data.line, timeout, base)
 
 
@@ -504,6 +525,16 @@ def _weights(init_args: Mapping[str, Any]) -> str:
     if "weights" in init_args:
         return {"packaged": "imagenet", "timm": "imagenet", "random": "random"}.get(init_args["weights"], "local")
     return "imagenet" if init_args.get("pre_trained") else "random"
+
+
+def _reason_against_amplifying(cls: type) -> str | None:
+    """Return why the loss of a model cannot be amplified."""
+    if "amplify" in signature(cls).parameters:
+        return f"give `amplify` of {cls.__name__} under init_args."
+    try:
+        return reason_against(cls)
+    except RuntimeError as error:
+        return str(error)
 
 
 def _missing_folder(cls: type, root: Any) -> str:

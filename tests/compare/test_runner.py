@@ -111,6 +111,21 @@ def test_a_record_has_all_figures(sweep):
     assert None not in record.metrics.model_dump().values()
 
 
+def test_the_record_of_an_amplified_model_tells_the_multipliers(parts_root, tmp_path):
+    resize = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": [64, 64]}}
+    pre_processor = {"class_path": "anomalib.pre_processing.PreProcessor", "init_args": {"transform": resize}}
+    plain = {"class_path": "ReverseDistillation", "init_args": {**BACKBONE, "pre_processor": pre_processor}}
+    models = {"plain": plain, "amplified": {**plain, "amplify": True}}
+    measure = {"latency_batch_sizes": [], "export": False}
+    trainer = {"accelerator": "cpu", "max_epochs": 1}
+    for job in read_spec(write_spec(tmp_path, parts_root, models, measure=measure, trainer=trainer)):
+        assert work_on(job, tmp_path / "out") == "finished"
+    plain, amplified = record_of(tmp_path, "plain"), record_of(tmp_path, "amplified")
+    assert plain.multipliers is None
+    assert 1 <= amplified.multipliers.median <= amplified.multipliers.p99 <= 10
+    assert plain.images != amplified.images
+
+
 def test_metrics_are_those_of_the_scores(sweep):
     folder, _ = sweep
     for model in ("lamp_ae", "padim"):

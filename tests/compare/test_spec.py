@@ -201,6 +201,15 @@ def test_thresholds_come_from_held_out_training_images(tmp_path):
         ("seeds: [0, 3]", "measure: {latency_batch_sizes: 1}", 15, "latency_batch_sizes: Input should be a valid list"),
         ("seeds: [0, 3]", "measure: {export: maybe}", 15, "export: Input should be a valid boolean, got 'maybe'"),
         ("seeds: [0, 3]", "measure: {latency_image_size: 0}", 15, "should be greater than 0, got 0"),
+        (
+            "class_path: LampAE",
+            "class_path: LampAE\n    amplify: true",
+            9,
+            "amplify is for reconstruction losses of anomalib's own models: give `amplify` of LampAE under init_args",
+        ),
+        ("trainer: {prec", "amplify: true, trainer: {prec", 14, "Padim fits memories or distributions to features"),
+        ("trainer: {prec", "amplify: 1, trainer: {prec", 14, "expected amplify to be true or false, got 1"),
+        ("num_workers: 0}", "num_workers: 0}\n    amplify: true", 5, "unknown key 'amplify'"),
         ("trainer: {prec", "weights: coco, trainer: {prec", 14, "expected one of imagenet, local, random, got 'coco'"),
     ],
 )
@@ -335,3 +344,26 @@ def test_a_missing_section_or_file_is_told(tmp_path):
 def test_a_class_alone_is_an_entry(tmp_path):
     (job,) = read(tmp_path, "data: {parts: SyntheticParts}\nmodels: {padim: Padim}\n")
     assert isinstance(instantiate(job.config["model"] | {"init_args": {"pre_trained": False}}), Padim)
+
+
+STFPM = "data: {parts: SyntheticParts}\nmodels:\n  a: {class_path: Stfpm, trainer: {max_epochs: 1}}\n"
+
+
+def test_an_amplified_model_is_another_job_and_no_other_job_changes(tmp_path):
+    (alone,) = read(tmp_path, STFPM)
+    without, same, with_lamp = read(
+        tmp_path,
+        STFPM
+        + "  b: {class_path: Stfpm, trainer: {max_epochs: 2}, amplify: false}\n"
+        + "  c: {class_path: Stfpm, trainer: {max_epochs: 1}, amplify: true}\n",
+    )
+    assert without.id == alone.id
+    assert "amplify" not in same.config
+    assert with_lamp.config == {**alone.config, "amplify": True}
+    assert with_lamp.id != alone.id
+
+
+def test_models_of_an_unknown_anomalib_are_not_amplified(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.8.0")
+    with pytest.raises(SpecError, match=r"spec.yaml:3: .*Expected anomalib 2\.7\.0, whose losses are known, got 2\.8"):
+        read(tmp_path, STFPM.replace("1}}", "1}, amplify: true}"))
