@@ -124,7 +124,7 @@ def fit(engine, parts, max_steps=8, ckpt_path=None):
     return model
 
 
-@pytest.mark.parametrize("limit", [{}, {"max_steps": 8, "val_check_interval": 2}, {"max_epochs": 4}])
+@pytest.mark.parametrize("limit", [{"max_steps": 8, "val_check_interval": 2}, {"max_epochs": 4}])
 def test_the_model_is_validated_saved_and_ended_with_what_is_kept(make_engine, parts, limit):
     watches = Watches()
     engine = make_engine(callbacks=[watches], **limit)

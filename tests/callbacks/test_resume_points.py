@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from anomalib_lamp.callbacks import RepeatableSteps
 from anomalib_lamp.callbacks.resume_points import WholeFiles
 
-STEPS = 40  # 2 to an epoch; a resume point every 2, a validation every 10
+STEPS = 40  # 2 to an epoch; a resume point every 2, a validation every 20
 MODELS = {
     "LampAE": lambda: make_lamp_ae(max_steps=STEPS),
     "LampAE with features": lambda: make_lamp_ae(max_steps=STEPS, targets="pixels+features", weights="random"),
@@ -65,7 +65,7 @@ POINTS = {
     "in the first epoch": lambda: KilledAt("on_train_batch_start", 3),
     "at an epoch's end": lambda: KilledAt("on_train_epoch_end", 8),
     "before a backward pass": lambda: KilledAt("on_before_backward", 13),
-    "as a validation begins": lambda: KilledAt("on_validation_start", 10),
+    "as a validation begins": lambda: KilledAt("on_validation_start", 20),
     "in a validation": lambda: KilledAt("on_validation_batch_end", 20),
     "while saving": KilledWhileSaving,
     "after the last step": lambda: KilledAt("on_train_batch_end", STEPS),
@@ -132,7 +132,7 @@ def test_so_do_the_other_models(name, step, parts_root, tmp_path, unbroken):
 def test_a_training_killed_twice_ends_with_the_same_weights(parts_root, tmp_path, unbroken):
     killed = [KilledAt("on_train_batch_start", 7)]
     in_a_process_of_its_own(train, tmp_path, make_parts(parts_root), "LampAE", killed)
-    killed = [KilledAt("on_validation_start", 30)]
+    killed = [KilledAt("on_before_backward", 31)]
     in_a_process_of_its_own(train, tmp_path, make_parts(parts_root), "LampAE", killed, resume_point(tmp_path))
     newest = max(tmp_path.rglob("resume.ckpt"), key=lambda path: path.stat().st_mtime)
     model, _ = train(tmp_path, make_parts(parts_root), "LampAE", ckpt_path=newest)

@@ -234,7 +234,7 @@ class LampAE(HostDefaults, AnomalibModule):
         """Return anomalib's callbacks, and those that make up a training, in the order in which they act."""
         return [
             *super().configure_callbacks(),  # type: ignore[misc]
-            *self.shared_callbacks(self.max_steps, validations=4, seed=self.seed),
+            *self.shared_callbacks(self.max_steps, validations=2, seed=self.seed),
             self.held_out,
             *self._pixel_callbacks(),
             *self._feature_callbacks(),
