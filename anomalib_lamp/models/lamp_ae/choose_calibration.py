@@ -17,9 +17,8 @@ from .score import MIN_IMAGES_FOR_PEAKS, MapAndScore
 from .torch_model import LampAEModel
 
 MAX_PROBED = 16  # normal images that are damaged
-DAMAGE_THRESHOLD = 0.03  # mean difference over channels from which a pixel counts as damaged
+DAMAGE_THRESHOLD = 0.015  # mean difference over channels from which a pixel counts as damaged
 CALIBRATION_BONUS = 0.02  # by how much a plain map must be better on damaged copies to be preferred to a calibrated one
-WEIGHT_POWER = 2  # of how far an AUROC is above 0.5, which makes the weight of a kind of evidence
 PIXEL_STRIDE = 2  # every second row and column counts for the pixels' AUROC
 CHUNK_SIZE = 16
 MIN_IMAGES = 4
@@ -59,8 +58,8 @@ def calibrate(model: LampAEModel, normal: Tensor, calibrations: Sequence[str] = 
     calibration that only fits the images it was made from gains nothing. Still, calibration by location is preferred
     unless plain maps are better by ``CALIBRATION_BONUS``, since real defects are fainter than the damage.
 
-    The weight of a kind of evidence is its prior times ``(2 AUROC - 1)**2`` of its peaks on the damaged copies, 0 below
-    an AUROC of 0.5. With fewer than 4 images to calibrate by in each half, weights stay what they are before.
+    The weight of a kind of evidence is its prior times ``2 AUROC - 1`` of its peaks on the damaged copies, 0 below an
+    AUROC of 0.5. With fewer than 4 images to calibrate by in each half, weights stay what they are before.
 
     No test image is needed. The damage is always the same, whatever state torch's generators have.
 
@@ -165,7 +164,7 @@ def weights_of(aurocs: Sequence[float | None], prior: Tensor) -> Tensor:
 
     Example:
         >>> weights_of([0.75, 1.0, 0.4], torch.tensor([0.25, 0.25, 0.5]))
-        tensor([0.2000, 0.8000, 0.0000])
+        tensor([0.3333, 0.6667, 0.0000])
     """
-    above = prior.new_tensor([max(0.0, 2 * (value or 0.5) - 1) for value in aurocs]) ** WEIGHT_POWER * prior
+    above = prior.new_tensor([max(0.0, 2 * (value or 0.5) - 1) for value in aurocs]) * prior
     return above / above.sum() if above.sum() else prior

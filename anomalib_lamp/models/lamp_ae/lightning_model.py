@@ -96,7 +96,7 @@ class LampAE(HostDefaults, AnomalibModule):
         sharp_maps: Further errors of pixels that count in the map, and the smoothing of each in pixels. ``null`` takes
             ``{ssim: 1.0}``, a sharp map for the smallest defects; ``{}`` is for none.
         feature_errors: Errors of features that count in the map: some of ``stride4``, ``stride8``, ``stride16`` (of
-            repair) and ``distance`` (from normal features); ``null`` for all.
+            repair) and ``distance`` (from normal features); ``null`` for the last two.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
         pooling: How the score is taken from the map: ``max``, ``topk`` (mean of the largest) or ``mean``.

@@ -10,6 +10,7 @@ from anomalib_lamp.functional import gaussian_blur
 
 PROBE_AREAS = (0.005, 0.05)  # smallest and largest damaged region, as fractions of the image
 SOFT_EDGE = 1 / 64  # of the smaller side: standard deviation of the blur of a stain's edge
+OPACITY = 0.5  # of the damage: stronger, nearly everything finds it, and nothing is learnt about the evidence
 SMOOTHING = 1 / 24  # of the smaller side: what is smaller disappears in a smoothed region
 
 
@@ -18,7 +19,7 @@ def probes(images: Tensor, kinds: Sequence[str] | None = None) -> list[Tensor]:
 
     None of the kinds is among those that pixels or features are trained with: ``scratch`` (thin lines, brighter or
     darker), ``smoothed`` (a region without its detail), ``displaced`` (a piece moved a little), ``stain`` (a tint with
-    soft edges).
+    soft edges). All are blended in by half.
 
     Args:
         images: Images (N, 3, H, W) in [0, 1].
@@ -28,7 +29,7 @@ def probes(images: Tensor, kinds: Sequence[str] | None = None) -> list[Tensor]:
         >>> [copies.shape for copies in probes(torch.rand(3, 3, 64, 64), ["stain"])]
         [torch.Size([3, 3, 64, 64])]
     """
-    return [repeatably(PROBES[kind], images) for kind in kinds or PROBES]
+    return [torch.lerp(images, repeatably(PROBES[kind], images), OPACITY) for kind in kinds or PROBES]
 
 
 def _scratch(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from .feature_branch import FEATURE_ERRORS
 from .normal_errors import border_weights
 
 POOLINGS = ("max", "mean", "topk")
+SOURCE_WEIGHTS = {"pixels": 2.0, "repair": 1.0, "distance": 2.0}
 MIN_IMAGES_FOR_PEAKS = 4  # fewer normal images cannot tell how far peaks spread
 MIN_PEAK_SPREAD = 0.01  # of the logarithm of the odds of normal peaks
 ODDS_MARGIN = 1e-7  # errors nearer to 0 or 1 count as being that near
@@ -37,8 +38,8 @@ class MapAndScore(nn.Module):
 
     Attributes:
         metrics: The names of the errors that are needed, each once.
-        prior: Weight of each kind of evidence before anything is known of it: pixels, repaired features and distance
-            count the same, and the kinds of each share its weight. They sum to 1.
+        prior: Weight of each kind of evidence before anything is known of it: pixels and distance count twice as much
+            as repaired features, and the kinds of each share its weight. They sum to 1.
         weights: Weight of each kind of evidence, which sum to 1; the prior before they are chosen.
 
     Shape:
@@ -70,7 +71,8 @@ class MapAndScore(nn.Module):
         self.pooling = pooling
         self.topk_fraction = topk_fraction
         sources = [FEATURE_ERRORS.get(metric, "pixels") for metric, _ in evidence]
-        prior = torch.tensor([1 / sources.count(source) for source in sources]) / len(set(sources))
+        prior = torch.tensor([SOURCE_WEIGHTS[source] / sources.count(source) for source in sources])
+        prior = prior / prior.sum()
         self.register_buffer("usual_peak", torch.zeros(len(prior)))
         self.register_buffer("peak_spread", torch.ones(len(prior)))
         self.register_buffer("prior", prior, persistent=False)
