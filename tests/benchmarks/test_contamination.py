@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import contamination
+import pytest
 
 from anomalib_lamp import SyntheticParts
 
@@ -41,6 +42,7 @@ def test_masks_belong_to_their_images(tmp_path):
         assert (image.parent.name, f"{image.stem}_mask") == (mask.parent.name, mask.stem)
 
 
+@pytest.mark.slow
 def test_runs_that_are_there_are_kept(tmp_path, capsys):
     out = tmp_path / "result.json"
     arguments = {"category": drawn_parts(tmp_path), "out": out, "fraction": 0.1, "seeds": [0], "max_steps": 1}

@@ -36,6 +36,7 @@ def test_other_digits_are_found(tmp_path, amplify):
 
 
 @pytest.mark.usefixtures("bars")
+@pytest.mark.slow
 def test_a_run_is_repeatable_and_amplification_changes_it(tmp_path):
     images, digits = mnist.load(tmp_path, train=True)
     scores = []
