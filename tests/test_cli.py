@@ -46,7 +46,7 @@ def test_the_spec_in_the_help_is_one(tmp_path):
     example = GRAMMAR[GRAMMAR.index("  data:\n") : GRAMMAR.index("data, models ")]
     (tmp_path / "spec.yaml").write_text(textwrap.dedent(example))
     jobs = read_spec(tmp_path / "spec.yaml")
-    assert len(jobs) == 2 * (2 + 1 + 1) * 3
+    assert len(jobs) == 2 * (2 + 1 + 1 + 1) * 3
 
 
 def test_report_without_results_says_so(monkeypatch, capsys, tmp_path):

@@ -93,7 +93,7 @@ trainer       Arguments of Lightning's Trainer, for all models or, inside a
               model, for that one. A job runs on one device.
 weights       Inside a model, for the tables: imagenet, local or random. By
               default what its weights or pre_trained says.
-amplify       Inside a model of anomalib: true amplifies its reconstruction loss.
+amplify       Inside a model of anomalib: true trains it with LAMP.
 measure       latency_batch_sizes, latency_image_size, export (true, false).
 job_timeout   Seconds after which a job is stopped and has failed. By default
               there is no limit.

@@ -16,8 +16,14 @@ AT_64_PIXELS = {
 }
 SMALL = {
     "LampAE": {"width": 4, "image_size": 64, "max_steps": 1},
-    "FineTunedGaussian": {"backbone": "resnet18", "layers": ["act1", "layer1"], "image_size": 64, "max_steps": 1},
-    "Padim": {"layers": ["layer1"], "n_features": 8, "backbone": "resnet18"},
+    "FineTunedGaussian": {
+        "backbone": "resnet18",
+        "layers": ["act1", "layer1"],
+        "weights": "random",
+        "image_size": 64,
+        "max_steps": 1,
+    },
+    "Padim": {"layers": ["layer1"], "n_features": 8, "backbone": "resnet18", "pre_trained": False},
     "ReverseDistillation": {
         "backbone": "resnet18",
         "layers": ["layer1", "layer2", "layer3"],
