@@ -14,11 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from anomalib_lamp.corruption import repeatably
 
 from .before_validation import BeforeValidation
+from .training_budget import steps_between
 
 MAX_DECAY = 0.98  # the average looks back over 50 steps
 PROBE_IMAGES = 32  # held-out samples that weights are judged by, and as many learnt ones
 CHECKS_PER_TRAINING = 20
-CHECK_INTERVAL = 50  # steps, in a training without a limit
 CHUNK_SIZE = 16
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -99,8 +99,7 @@ class BestAverage(BeforeValidation):
         held_out, learnt = self.samples(pl_module, PROBE_IMAGES)
         if not len(held_out):
             return
-        steps = trainer.estimated_stepping_batches
-        self._check_interval = max(1, int(steps) // CHECKS_PER_TRAINING) if math.isfinite(steps) else CHECK_INTERVAL
+        self._check_interval = steps_between(trainer, CHECKS_PER_TRAINING)
         self.begin(held_out, learnt)
 
     def begin(self, held_out: Tensor, learnt: Tensor) -> None:

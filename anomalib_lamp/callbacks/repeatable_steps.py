@@ -29,7 +29,7 @@ class RepeatableSteps(Callback):
         """Draw a seed if none was given."""
         del trainer, pl_module
         if stage == "fit":
-            self._drawn = int(torch.randint(2**31, ()).item()) if self.seed is None else self.seed
+            self._drawn = given_or_drawn(self.seed)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed what comes before the first step, and the workers of data loaders."""
@@ -54,3 +54,8 @@ class RepeatableSteps(Callback):
         """Take over the seed of an interrupted training, if none was given."""
         if self.seed is None:
             self._drawn = state_dict["seed"]
+
+
+def given_or_drawn(seed: int | None) -> int:
+    """Return a seed, or one from torch's global state if it is ``None``."""
+    return int(torch.randint(2**31, ()).item()) if seed is None else seed

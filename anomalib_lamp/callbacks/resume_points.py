@@ -15,9 +15,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from .training_budget import steps_between
+
 FILE_NAME = "resume.ckpt"
 POINTS_PER_TRAINING = 20
-INTERVAL = 50  # steps, in a training without a limit
 
 
 class WholeFiles(CheckpointIO):
@@ -90,8 +91,7 @@ class ResumePoints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a Ctrl-C wait for the end of a step."""
         del pl_module
-        steps = trainer.estimated_stepping_batches
-        self._interval = max(1, int(steps) // POINTS_PER_TRAINING) if steps != float("inf") else INTERVAL
+        self._interval = steps_between(trainer, POINTS_PER_TRAINING)
         self._saved_step = trainer.global_step
         alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
         if alone and self._path(trainer) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

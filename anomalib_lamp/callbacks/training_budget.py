@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, Timer
 logger = logging.getLogger(__name__)
 
 LIGHTNING_DEFAULT_EPOCHS = 1000
+STEPS_WITHOUT_LIMIT = 50  # between two events of a training without a limit
 
 
 class TrainingBudget(Callback):
@@ -89,6 +90,12 @@ class TrainingBudget(Callback):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
+
+
+def steps_between(trainer: Trainer, events: int) -> int:
+    """Return after how many steps an event comes again that is to come so often in a training."""
+    steps = trainer.estimated_stepping_batches
+    return max(1, int(steps) // events) if math.isfinite(steps) else STEPS_WITHOUT_LIMIT
 
 
 def require_unused(trainer: Trainer) -> None:

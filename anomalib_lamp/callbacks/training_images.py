@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset
 from torchvision.transforms.v2 import Resize
 from torchvision.tv_tensors import Image
 
+from .repeatable_steps import given_or_drawn
 from .resumable_loader import OrderOfEpoch, ResumableLoader
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,9 @@ class TrainingImages(Callback):
         dataset = loader.dataset
         if is_the_same_each_time(dataset):
             dataset = KeptItems(dataset, loader.num_workers, progress_bar=trainer.progress_bar_callback is not None)
-        seed = int(torch.randint(2**31, ()).item()) if self.seed is None else self.seed
         substitute = ResumableLoader(
             dataset,
-            OrderOfEpoch(dataset, trainer.world_size, trainer.global_rank, seed=seed),
+            OrderOfEpoch(dataset, trainer.world_size, trainer.global_rank, seed=given_or_drawn(self.seed)),
             batch_size=loader.batch_size,
             collate_fn=loader.collate_fn,
             num_workers=0 if isinstance(dataset, KeptItems) and dataset.complete else loader.num_workers,
