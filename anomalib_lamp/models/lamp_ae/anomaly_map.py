@@ -32,7 +32,7 @@ class AnomalyMapGenerator(DynamicBufferMixin, nn.Module):
 
     Args:
         metric: Error of pixels: ``l1``, ``l2``, ``ssim``, ``msgms``, ``chroma``, or several joined by ``+``; or one of
-            features: ``stride4``, ``stride8``, ``stride16``, ``distance``.
+            features: ``repair``, ``distance``.
         sigma: Standard deviation of the Gaussian smoothing in pixels; 0 for none.
         calibration: ``none`` or ``location``, which needs :meth:`calibrate`.
 

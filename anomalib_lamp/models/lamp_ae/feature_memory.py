@@ -15,17 +15,18 @@ from anomalib_lamp.callbacks import HeldOutImages
 from anomalib_lamp.callbacks.held_out import evenly_spread, training_batches
 
 from .feature_branch import FeatureBranch
+from .features import CHUNK_SIZE, Levels
 
 MEMORY_LIMIT = 2 * 2**30  # bytes
-CHUNK_SIZE = 16
 
 
 class FeatureMemory(Callback):
     """Compute the features of the training images when a training starts, and keep them in half precision.
 
-    At 256 x 256 pixels an image takes 190 kB. If not all fit into 2 GiB, evenly spread ones are kept, and only these
-    are learnt. Augmentations of the datamodule act once, as the images are read. The normal features that the branch
-    compares with are fitted to the same features, without those held out.
+    At 256 x 256 pixels an image takes 190 kB until the normal features are fitted, and 60 kB from then on. If not all
+    fit into 2 GiB, evenly spread ones are kept, and only these are learnt. Augmentations of the datamodule act once, as
+    the images are read. The normal features that the branch compares with are fitted to the same features, without
+    those held out.
 
     Args:
         branch: The branch that repairs features.
@@ -33,8 +34,8 @@ class FeatureMemory(Callback):
         load_weights: Called at the start of a fit; it loads the backbone's weights. Not called if one is resumed.
 
     Attributes:
-        learnt: Standardised features (N, L) that are learnt; N is 0 outside of a training.
-        not_learnt: Standardised features of the held-out images.
+        learnt: Features at stride 16 that are learnt, (N, C, h, w); N is 0 outside of a training.
+        not_learnt: Those of the held-out images.
     """
 
     def __init__(self, branch: FeatureBranch, held_out: HeldOutImages, load_weights: Callable[[], None]) -> None:
@@ -60,33 +61,38 @@ class FeatureMemory(Callback):
             transient=True,
             disable=trainer.progress_bar_callback is None,
         )
-        learnt = torch.cat([self.branch.features(batch.image).half() for batch in reading])
-        self.branch.fit(learnt)
-        self.learnt = self._standardised(learnt)
+        features = [self._features(batch.image) for batch in reading]  # type: ignore[arg-type]
+        normal = Levels(*(torch.cat(maps) for maps in zip(*features, strict=True)))
+        self.branch.fit(normal)
+        self.learnt = normal.coarse
         images = self.held_out.images
         if len(images):
-            features = torch.cat([self.branch.features(chunk) for chunk in images.split(CHUNK_SIZE)])
-            self.not_learnt = self._standardised(features).float()
-        rank_zero_info(f"Features of {len(learnt)} images are kept in memory.")
+            self.not_learnt = torch.cat([self._features(chunk).coarse for chunk in images.split(CHUNK_SIZE)])
+        rank_zero_info(f"Features of {len(self.learnt)} images are kept in memory.")
+
+    def _features(self, images: Tensor) -> Levels:
+        return Levels(*(maps.half() for maps in self.branch.features(images)))
 
     def _step(self) -> int:
         """Return of how many learnt images one is kept."""
-        bytes_of_an_image = torch.float16.itemsize * len(self.branch.usual)
-        return math.ceil(bytes_of_an_image * len(self.held_out.learnt) / MEMORY_LIMIT)
-
-    def _standardised(self, features: Tensor) -> Tensor:
-        return torch.cat([self.branch.standardised(chunk.float()).half() for chunk in features.split(CHUNK_SIZE)])
+        numbers = sum(
+            math.prod(shape) for shape in (self.branch.features.fine_shape, self.branch.features.coarse_shape)
+        )
+        return math.ceil(torch.float16.itemsize * numbers * len(self.held_out.learnt) / MEMORY_LIMIT)
 
     def draw(self, count: int) -> Tensor:
-        """Return the standardised features of so many learnt images, drawn at random, (count, L)."""
-        return self.learnt[torch.randint(len(self.learnt), (count,), device=self.learnt.device)].float()
+        """Return the standardised features of so many learnt images, drawn at random, (count, C, h, w)."""
+        chosen = torch.randint(len(self.learnt), (count,), device=self.learnt.device)
+        return self.branch.coarse_scale(self.learnt[chosen])
 
     def samples(self, pl_module: LightningModule, at_most: int) -> tuple[Tensor, Tensor]:
-        """Return at most so many features of held-out images, and as many of learnt ones, evenly spread."""
+        """Return at most so many standardised features of held-out and of learnt images, as many, evenly spread."""
         del pl_module
         held_out = self.not_learnt[:at_most]
-        chosen = evenly_spread(len(self.learnt), len(held_out))
-        return held_out, self.learnt[chosen].float() if chosen else held_out
+        if not len(held_out):
+            return held_out, held_out
+        learnt = self.learnt[evenly_spread(len(self.learnt), len(held_out))]
+        return self.branch.coarse_scale(held_out), self.branch.coarse_scale(learnt)
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Forget the features."""

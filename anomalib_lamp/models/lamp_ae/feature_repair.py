@@ -1,7 +1,6 @@
 """The network that returns features as they would be without a defect, and how it is damaged and judged."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +8,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_lamp.corruption import blob, hairlines, uniform
 
-from .features import Layout, Levels
+from .features import averaged
 from .networks import conv_block
 
-WIDTHS = (64, 96, 128)  # channels at strides 8, 16 and 32
-INITIAL_OUTPUT_SCALE = 0.3  # of the last layers' weights: the training begins near the usual features of a place
+WIDTH = 128
+INITIAL_OUTPUT_SCALE = 0.3  # of the last layer's weights: the training begins near the usual features of a place
 REGIONS = 3
 AREAS = (0.004, 0.3)  # smallest and largest damaged region, as fractions of the image
 MAX_NOISE = 0.5  # standard deviation of added noise, in standard deviations of a channel
+SMOOTHED_SIDE = 5  # locations of a side over which a filling is averaged
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -29,90 +29,54 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
 class FeatureRepair(nn.Module):
     """Return clean features from damaged ones.
 
-    A small U-shaped network without skip connections: everything passes stride 32. A map of learned numbers is added at
-    strides 8 and 16, so that it knows the place. Input and output are deviations from the usual features of a place.
+    A small network that halves features once and enlarges them again, without skip connections. A map of learned
+    numbers is added before and after, so that it knows the place. Input and output are deviations from the usual
+    features of a place.
 
     Args:
-        layout: How features lie in a row.
+        channels: Channels of the features.
+        size: Height and width of the features, at least 4.
 
     Shape:
-        Packed deviations (N, L) to the same.
+        Deviations (N, C, h, w) to the same.
 
     Example:
-        >>> layout = Layout((24, 40, 112), (16, 16), (8, 8))
-        >>> FeatureRepair(layout).eval()(torch.randn(2, layout.length)).shape == (2, layout.length)
-        True
+        >>> FeatureRepair(112, (16, 16)).eval()(torch.randn(2, 112, 16, 16)).shape
+        torch.Size([2, 112, 16, 16])
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.layout = layout
-        fine, coarse = layout.channels[0] + layout.channels[1], layout.channels[2]
-        wide, wider, widest = WIDTHS
-        self.fine_place = nn.Parameter(torch.zeros(wide, *layout.size))
-        self.coarse_place = nn.Parameter(torch.zeros(wider, *layout.coarse_size))
-        self.enter_fine = pointwise(fine, wide)
-        self.down_fine = conv_block(wide, wider, stride=2)
-        self.enter_coarse = nn.Sequential(pointwise(wider + coarse, wider), conv_block(wider, wider))
-        self.middle = nn.Sequential(
-            conv_block(wider, widest, stride=2), conv_block(widest, widest), conv_block(widest, widest, dilation=2)
-        )
-        self.up_coarse = conv_block(widest, wider)
-        self.leave_coarse = nn.Sequential(pointwise(wider, wider), nn.Conv2d(wider, coarse, 1))
-        self.up_fine = pointwise(wider, wide)
-        self.leave_fine = nn.Sequential(
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False),
-            nn.BatchNorm2d(wide),
-            nn.LeakyReLU(0.2, inplace=True),
-            pointwise(wide, wide),
-            nn.Conv2d(wide, fine, 1),
-        )
-        for last in (self.leave_coarse[-1], self.leave_fine[-1]):
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-            last.weight.data.mul_(INITIAL_OUTPUT_SCALE)  # type: ignore[operator]
+        self.place = nn.Parameter(torch.zeros(WIDTH, *size))
+        self.enter = pointwise(channels, WIDTH)
+        self.down = nn.Sequential(conv_block(WIDTH, WIDTH), conv_block(WIDTH, WIDTH, stride=2))
+        self.middle = nn.Sequential(conv_block(WIDTH, WIDTH), conv_block(WIDTH, WIDTH, dilation=2))
+        self.up = conv_block(WIDTH, WIDTH)
+        self.leave = pointwise(WIDTH, WIDTH)
+        self.head = nn.Conv2d(WIDTH, channels, 1)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head.weight.data.mul_(INITIAL_OUTPUT_SCALE)
 
     def forward(self, deviations: Tensor) -> Tensor:
         """Return the repaired deviations."""
-        levels = self.layout.unpacked(deviations)
-        fine, coarse = (maps.contiguous(memory_format=torch.channels_last) for maps in levels)
-        x = torch.cat([_at(self.down_fine(self.enter_fine(fine)), coarse), coarse], dim=1)
-        x = self.enter_coarse[1](self.enter_coarse[0](x) + self.coarse_place)
-        x = self.up_coarse(_at(self.middle(x), coarse)) + self.coarse_place
-        repaired_coarse = self.leave_coarse(x)
-        x = F.interpolate(self.up_fine(x), size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        return Levels(self.leave_fine(x + self.fine_place), repaired_coarse).packed()
+        x = self.enter(deviations.contiguous(memory_format=torch.channels_last)) + self.place
+        x = self.middle(self.down(x))
+        x = F.interpolate(x, size=deviations.shape[-2:], mode="nearest")
+        return self.head(self.leave(self.up(x) + self.place))
 
 
-def _at(maps: Tensor, like: Tensor) -> Tensor:
-    """Return maps at the size of others."""
-    return F.interpolate(maps, size=like.shape[-2:], mode="nearest")
-
-
-def feature_errors(repaired: Levels, target: Levels, channels: Sequence[int]) -> dict[str, Tensor]:
-    r"""Return the error :math:`(1 - \cos) / 2` of every location of each stride, (N, h, w) in [0, 1].
-
-    Args:
-        repaired: Repaired features.
-        target: What they should be.
-        channels: Number of channels at strides 4, 8 and 16.
+def feature_error(repaired: Tensor, target: Tensor) -> Tensor:
+    r"""Return the error :math:`(1 - \cos) / 2` of features (N, C, h, w) at every location, (N, h, w) in [0, 1].
 
     Example:
-        >>> levels = Levels(torch.randn(1, 6, 4, 4), torch.randn(1, 5, 2, 2))
-        >>> errors = feature_errors(levels, Levels(-levels.fine, -levels.coarse), [2, 4, 5])
-        >>> {name: round(error.mean().item(), 4) for name, error in errors.items()}
-        {'stride4': 1.0, 'stride8': 1.0, 'stride16': 1.0}
+        >>> features = torch.randn(1, 6, 4, 4)
+        >>> round(feature_error(features, -features).mean().item(), 4)
+        1.0
     """
-    repaired4, repaired8 = repaired.fine.split(list(channels[:2]), dim=1)
-    target4, target8 = target.fine.split(list(channels[:2]), dim=1)
-    pairs = {
-        "stride4": (repaired4, target4),
-        "stride8": (repaired8, target8),
-        "stride16": (repaired.coarse, target.coarse),
-    }
-    return {name: ((1 - F.cosine_similarity(*pair, dim=1)) / 2).clamp(0, 1) for name, pair in pairs.items()}
+    return ((1 - F.cosine_similarity(repaired, target, dim=1)) / 2).clamp(0, 1)
 
 
-def damage_features(levels: Levels) -> Levels:
+def damage_features(features: Tensor) -> Tensor:
     """Return standardised features damaged in random regions, and with noise.
 
     Several times a region of random shape is drawn in every image and blended with other features: from another place
@@ -120,63 +84,40 @@ def damage_features(levels: Levels) -> Levels:
     these kinds are as varied as they are cheap.
 
     Args:
-        levels: Features with mean 0 and standard deviation 1 in every channel.
+        features: Features (N, C, h, w) with mean 0 and standard deviation 1 in every channel.
 
     Example:
-        >>> damage_features(Levels(torch.randn(2, 6, 16, 16), torch.randn(2, 5, 8, 8))).fine.shape
+        >>> damage_features(torch.randn(2, 6, 16, 16)).shape
         torch.Size([2, 6, 16, 16])
     """
-    damaged = levels
+    damaged = features
     for _ in range(REGIONS):
-        filling = FILLINGS[_integer(len(FILLINGS))](levels)
-        grid = levels.fine[:, :1]
-        mask = hairlines(grid) if torch.rand(()) < 0.2 else blob(grid, *AREAS)
-        opacity = uniform(grid, 0.25, 1.0) * (uniform(grid, 0, 1) < 2 / 3) * mask
-        coarse_opacity = F.adaptive_max_pool2d(opacity, levels.coarse.shape[-2:])
-        damaged = Levels(
-            torch.lerp(damaged.fine, filling.fine, opacity),
-            torch.lerp(damaged.coarse, filling.coarse, coarse_opacity),
-        )
-    noise = uniform(levels.fine, 0, MAX_NOISE)
-    return Levels(*(maps + noise * torch.randn_like(maps) for maps in damaged))
+        filling = FILLINGS[int(torch.randint(len(FILLINGS), ()))](features)
+        mask = hairlines(features) if torch.rand(()) < 0.2 else blob(features, *AREAS)
+        opacity = uniform(features, 0.25, 1.0) * (uniform(features, 0, 1) < 2 / 3)
+        damaged = torch.lerp(damaged, filling, opacity * mask)
+    return damaged + uniform(features, 0, MAX_NOISE) * torch.randn_like(features)
 
 
-def _integer(below: int) -> int:
-    return int(torch.randint(below, ()).item())
-
-
-def _elsewhere(levels: Levels) -> Levels:
+def _elsewhere(features: Tensor) -> Tensor:
     """Return the features of another place of each image."""
-    down, right = (0.125 + 0.75 * torch.rand(2)).tolist()  # as fractions of the sides
-    return Levels(*(torch.roll(maps, _shift(maps, down, right), dims=(2, 3)) for maps in levels))
+    shift = [math.floor(side * (0.125 + 0.75 * float(torch.rand(())))) for side in features.shape[-2:]]
+    return torch.roll(features, shift, dims=(2, 3))
 
 
-def _shift(maps: Tensor, down: float, right: float) -> tuple[int, int]:
-    return math.floor(down * maps.shape[2]), math.floor(right * maps.shape[3])
-
-
-def _other_image(levels: Levels) -> Levels:
+def _other_image(features: Tensor) -> Tensor:
     """Return the features of another place of another image."""
-    return _elsewhere(Levels(*(maps.roll(1, dims=0) for maps in levels)))
+    return _elsewhere(features.roll(1, dims=0))
 
 
-def _scaled(levels: Levels) -> Levels:
+def _scaled(features: Tensor) -> Tensor:
     """Return the features scaled and shifted by numbers of each image and channel."""
-    scale = uniform(levels.fine, -0.5, 2.0)
-    return Levels(*(maps * scale + 0.7 * torch.randn_like(maps[:, :, :1, :1]) for maps in levels))
+    return features * uniform(features, -0.5, 2.0) + 0.7 * torch.randn_like(features[:, :, :1, :1])
 
 
-def _smoothed(levels: Levels) -> Levels:
-    """Return the features averaged over a neighbourhood of about 72 pixels."""
-    return Levels(*(_averaged(maps, side) for maps, side in zip(levels, (9, 5), strict=True)))
-
-
-def _averaged(maps: Tensor, side: int) -> Tensor:
-    """Return the mean over side x side locations, fewer at the border: over columns, then over rows."""
-    for kernel in ((side, 1), (1, side)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        maps = F.avg_pool2d(maps, kernel, stride=1, padding=padding, count_include_pad=False)
-    return maps
+def _smoothed(features: Tensor) -> Tensor:
+    """Return the features averaged over a neighbourhood of about 80 pixels."""
+    return averaged(features, SMOOTHED_SIDE)
 
 
 FILLINGS = (_elsewhere, _other_image, _scaled, _smoothed)

@@ -1,7 +1,6 @@
 """Features of images from a frozen pre-trained network, at the strides where defects of parts show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import timm
@@ -13,13 +12,15 @@ from anomalib_lamp.backbone import Backbone, check_known
 
 STRIDES = (4, 8, 16)
 SMALLEST_SIDE = 64  # of images in pixels: repair halves features at stride 16 once more
+SMALLEST_DEVIATION = 1e-3  # of a channel
+CHUNK_SIZE = 64  # images whose features are made float32 at once
 
 
 class Levels(NamedTuple):
     """Features of the same images at two resolutions.
 
     Attributes:
-        fine: Channels of strides 4 and 8, one vector for every 8 x 8 pixels.
+        fine: Channels of strides 4 and 8, one vector for every 8 x 8 pixels, (N, C, h, w).
         coarse: Channels of stride 16, one vector for every 16 x 16 pixels.
     """
 
@@ -30,43 +31,6 @@ class Levels(NamedTuple):
         """Return all channels at the finer resolution, (N, C, h, w)."""
         coarse = F.interpolate(self.coarse, size=self.fine.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([self.fine, coarse], dim=1)
-
-    def packed(self) -> Tensor:
-        """Return all values of an image in one row, (N, L)."""
-        return torch.cat([self.fine.flatten(1), self.coarse.flatten(1)], dim=1)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the features of an image lie in one row.
-
-    Attributes:
-        channels: Number of channels at strides 4, 8 and 16.
-        size: Height and width of the finer features.
-        coarse_size: Height and width of the coarser features.
-
-    Example:
-        >>> levels = Layout((2, 3, 4), (4, 4), (2, 2)).unpacked(torch.zeros(1, 96))
-        >>> levels.fine.shape, levels.coarse.shape
-        (torch.Size([1, 5, 4, 4]), torch.Size([1, 4, 2, 2]))
-    """
-
-    channels: tuple[int, int, int]
-    size: tuple[int, int]
-    coarse_size: tuple[int, int]
-
-    @property
-    def length(self) -> int:
-        """Number of values in a row."""
-        stride4, stride8, coarse = self.channels
-        return (stride4 + stride8) * self.size[0] * self.size[1] + coarse * self.coarse_size[0] * self.coarse_size[1]
-
-    def unpacked(self, packed: Tensor) -> Levels:
-        """Return the maps of packed features (N, L)."""
-        fine = self.channels[0] + self.channels[1]
-        end = fine * self.size[0] * self.size[1]
-        coarse = packed[:, end:].unflatten(1, (self.channels[2], *self.coarse_size))
-        return Levels(packed[:, :end].unflatten(1, (fine, *self.size)), coarse)
 
 
 class FrozenFeatures(nn.Module):
@@ -79,10 +43,11 @@ class FrozenFeatures(nn.Module):
         image_size: Height and width of the images in pixels, at least 64.
 
     Attributes:
-        layout: How the features of an image lie in one row.
+        fine_shape: Channels, height and width of the features at stride 8, those of stride 4 among them.
+        coarse_shape: The same at stride 16.
 
     Shape:
-        Images (N, 3, H, W) in [0, 1] to one row of features for each, (N, L).
+        Images (N, 3, H, W) in [0, 1] to features at two resolutions.
 
     Raises:
         ValueError: If the network is unknown or has no level at one of the strides, the images are too small; when
@@ -90,9 +55,8 @@ class FrozenFeatures(nn.Module):
 
     Example:
         >>> features = FrozenFeatures("tf_efficientnet_lite0", (64, 64))
-        >>> levels = features.layout.unpacked(features(torch.rand(1, 3, 64, 64)))
-        >>> levels.fine.shape, levels.coarse.shape
-        (torch.Size([1, 64, 8, 8]), torch.Size([1, 112, 4, 4]))
+        >>> [maps.shape for maps in features(torch.rand(1, 3, 64, 64))]
+        [torch.Size([1, 64, 8, 8]), torch.Size([1, 112, 4, 4])]
     """
 
     def __init__(self, name: str, image_size: tuple[int, int]) -> None:
@@ -106,12 +70,11 @@ class FrozenFeatures(nn.Module):
         self.image_size = tuple(image_size)
         self.backbone = Backbone(name, levels_at(name, STRIDES)).requires_grad_(False)
         with torch.no_grad():
-            shapes = [tuple(maps.shape[1:]) for maps in self.backbone(torch.zeros(1, 3, *image_size))]
-        channels = tuple(shape[0] for shape in shapes)
-        self.layout = Layout(channels, shapes[1][1:], shapes[2][1:])
+            fine, coarse = self(torch.zeros(1, 3, *image_size))
+        self.fine_shape, self.coarse_shape = tuple(fine.shape[1:]), tuple(coarse.shape[1:])
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the features of ``images``, packed."""
+    def forward(self, images: Tensor) -> Levels:
+        """Return the features of ``images``."""
         if tuple(images.shape[-2:]) != self.image_size:
             msg = (
                 f"Expected images of {self.image_size[0]} x {self.image_size[1]} pixels, for which features were set "
@@ -119,12 +82,49 @@ class FrozenFeatures(nn.Module):
             )
             raise ValueError(msg)
         stride4, stride8, coarse = self.backbone(images)
-        stride4 = F.adaptive_avg_pool2d(_averaged(stride4), self.layout.size)
-        return Levels(torch.cat([stride4, _averaged(stride8)], dim=1), coarse).packed()
+        stride4 = F.adaptive_avg_pool2d(averaged(stride4, 3), stride8.shape[-2:])
+        return Levels(torch.cat([stride4, averaged(stride8, 3)], dim=1), coarse)
 
 
-def _averaged(maps: Tensor) -> Tensor:
-    return F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+class ChannelScale(nn.Module):
+    """Standardise features: every channel has mean 0 and standard deviation 1 over normal images and places.
+
+    Args:
+        channels: Number of channels.
+
+    Shape:
+        Features (..., C, h, w) of any precision to the same in float32; before :meth:`fit`, with the same values.
+
+    Example:
+        >>> scale = ChannelScale(6)
+        >>> scale.fit(5 + 3 * torch.randn(20, 6, 8, 8))
+        >>> bool((scale.mean - 5).abs().max() < 1)
+        True
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
+
+    def fit(self, features: Tensor) -> None:
+        """Take over the mean and the standard deviation of every channel of normal features (N, C, h, w)."""
+        self.mean = features.mean(dim=(0, 2, 3), dtype=torch.float32)[:, None, None]
+        squares = [(chunk.float() - self.mean).square().sum(dim=(0, 2, 3)) for chunk in features.split(CHUNK_SIZE)]
+        variance = torch.stack(squares).sum(dim=0) / features[:, 0].numel()
+        self.deviation = variance.sqrt().clamp(min=SMALLEST_DEVIATION)[:, None, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return standardised features."""
+        return (features.float() - self.mean) / self.deviation
+
+
+def averaged(maps: Tensor, side: int) -> Tensor:
+    """Return the mean over side x side locations, fewer at the border."""
+    return F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def levels_at(name: str, strides: Sequence[int]) -> list[str]:

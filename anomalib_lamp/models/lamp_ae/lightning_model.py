@@ -35,7 +35,7 @@ from .feature_memory import FeatureMemory
 from .torch_model import LampAEModel
 
 PIXELS_ONLY_IMAGE_SIZE = 128
-IMAGES_PER_FEATURES = 2  # images of a batch for each image whose features are learnt in the same step
+FEATURES_PER_STEP = 8  # images whose features are learnt in a step, whatever the batch size
 
 
 class LampAE(HostDefaults, AnomalibModule):
@@ -77,7 +77,7 @@ class LampAE(HostDefaults, AnomalibModule):
         furthest_shift: How far images are shifted at most once the network overfits, as a fraction of their side, in
             [0, 1); 0 for never.
         base_loss: Error of each pixel that is amplified: ``l1``, ``l2``, ``ssim`` or ``msgms``. Of features it is
-            always ``(1 - cosine) / 2`` at each location and stride.
+            always ``(1 - cosine) / 2`` at each location.
         amplify: Whether to amplify the error (LAMP); ``false`` trains with the base loss at the same reduction.
         reduction: ``sum`` over the elements of an image, then mean over the batch (the paper's), or ``mean``.
         optimizer: ``adam``, ``adamw``, ``rmsprop`` or ``sgd`` (with momentum 0.9).
@@ -95,8 +95,8 @@ class LampAE(HostDefaults, AnomalibModule):
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths it; 0 for none.
         sharp_maps: Further errors of pixels that count in the map, and the smoothing of each in pixels. ``null`` takes
             ``{ssim: 1.0}``, a sharp map for the smallest defects; ``{}`` is for none.
-        feature_errors: Errors of features that count in the map: some of ``stride4``, ``stride8``, ``stride16`` (of
-            repair) and ``distance`` (from normal features); ``null`` for the last two.
+        feature_errors: Errors of features that count in the map: ``repair``, ``distance`` (from normal features);
+            ``null`` for both.
         calibration: ``none``; ``location`` to set errors against those of held-out images at the same place, which
             suits parts that always lie alike; or ``auto``.
         pooling: How the score is taken from the map: ``max``, ``topk`` (mean of the largest) or ``mean``.
@@ -281,7 +281,7 @@ class LampAE(HostDefaults, AnomalibModule):
         if self.model.network is not None:
             losses.append(self._learn_pixels(self.shift(self.model.reduced(images))))
         if self.feature_memory is not None:
-            losses.append(self._learn_features(self.feature_memory.draw(-(-len(images) // IMAGES_PER_FEATURES))))
+            losses.append(self._learn_features(self.feature_memory.draw(FEATURES_PER_STEP)))
         loss = torch.stack(losses).sum()
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True)  # type: ignore[union-attr]
@@ -309,10 +309,10 @@ class LampAE(HostDefaults, AnomalibModule):
         return self.loss.reduce(error)
 
     def _feature_error(self, repaired: Tensor, target: Tensor) -> Tensor:
-        """Return the error at every location of all strides, (N, locations)."""
+        """Return the error at every location, (N, h, w)."""
         self._require_finite(repaired)
         branch: FeatureBranch = self.model.features  # type: ignore[assignment]
-        return torch.cat([error.flatten(1) for error in branch.repair_errors(repaired, target).values()], dim=1)
+        return branch.repair_error(repaired, target)
 
     def _feature_loss(self, repaired: Tensor, target: Tensor) -> Tensor:
         """Return the loss of features repaired by the averaged weights."""
@@ -351,8 +351,7 @@ class LampAE(HostDefaults, AnomalibModule):
         height, width = self.input_size or (self.default_image_size, self.default_image_size)
         if self.model.network is not None:
             return 3 * height * width // self.model.pixel_reduction**2
-        layout = self.model.features.layout  # type: ignore[union-attr]
-        return 2 * math.prod(layout.size) + math.prod(layout.coarse_size)
+        return math.prod(self.model.features.features.coarse_shape[1:])  # type: ignore[union-attr]
 
     @classmethod
     def configure_visualizer(cls) -> ReconstructionVisualizer:

@@ -70,7 +70,7 @@ class MapAndScore(nn.Module):
         self.metrics = tuple(dict.fromkeys(metric for generator in self.generators for metric in generator.metrics))  # type: ignore[union-attr]
         self.pooling = pooling
         self.topk_fraction = topk_fraction
-        sources = [FEATURE_ERRORS.get(metric, "pixels") for metric, _ in evidence]
+        sources = [metric if metric in FEATURE_ERRORS else "pixels" for metric, _ in evidence]
         prior = torch.tensor([SOURCE_WEIGHTS[source] / sources.count(source) for source in sources])
         prior = prior / prior.sum()
         self.register_buffer("usual_peak", torch.zeros(len(prior)))

@@ -17,7 +17,6 @@ from .score import MapAndScore
 
 TARGETS = ("pixels", "features")
 SHARP_MAPS = {"ssim": 1.0}  # the smoothing, in pixels, of each one's map
-COUNTED_FEATURE_ERRORS = ("stride16", "distance")
 FEATURE_SMOOTHING = 1.0  # in locations of the features
 
 
@@ -40,8 +39,8 @@ class LampAEModel(nn.Module):
         smoothing: Standard deviation, in pixels, of the Gaussian that smooths this map; 0 for none.
         sharp_maps: For pixels: further errors that count in map and score, and the smoothing in pixels of each. By
             default ``{"ssim": 1.0}``; ``{}`` for none.
-        feature_errors: For features: the errors that count in map and score, some of ``stride4``, ``stride8``,
-            ``stride16`` (of repair) and ``distance`` (from normal features); by default the last two.
+        feature_errors: For features: the errors that count in map and score, ``repair`` and ``distance`` (from normal
+            features); both by default.
         calibration: ``none``, or ``location`` to set errors against those of normal images at the same place.
         pooling: How a peak is taken from the map: ``max``, ``mean``, or ``topk`` for the mean of the largest values.
         topk_fraction: For ``topk``: the fraction of pixels that counts, in (0, 1].
@@ -111,7 +110,7 @@ class LampAEModel(nn.Module):
             self.network.to(memory_format=torch.channels_last)  # the same numbers, 1.5 times faster on the CPU
             evidence += pixel_evidence(map_metric, smoothing, SHARP_MAPS if sharp_maps is None else sharp_maps)
         if self.features is not None:
-            evidence += feature_evidence(COUNTED_FEATURE_ERRORS if feature_errors is None else feature_errors)
+            evidence += feature_evidence(FEATURE_ERRORS if feature_errors is None else feature_errors)
         # batch norm needs more than one value in the smallest feature map
         self.smallest_side = 2 ** (depth + 1) * self.pixel_reduction if self.network is not None else 1
         self.map_and_score = MapAndScore(evidence, calibration, pooling, topk_fraction)

@@ -8,20 +8,15 @@ from skimage.measure import block_reduce
 from sklearn.covariance import ledoit_wolf
 
 from anomalib_lamp.models.lamp_ae.feature_branch import FEATURE_ERRORS, FeatureBranch
-from anomalib_lamp.models.lamp_ae.feature_repair import FeatureRepair, damage_features, feature_errors
-from anomalib_lamp.models.lamp_ae.features import FrozenFeatures, Layout, Levels
+from anomalib_lamp.models.lamp_ae.feature_repair import FeatureRepair, damage_features, feature_error
+from anomalib_lamp.models.lamp_ae.features import ChannelScale, FrozenFeatures, averaged
 from anomalib_lamp.models.lamp_ae.place_gaussian import PlaceGaussian
 
 LITE = "tf_efficientnet_lite0"
-LAYOUT = Layout((2, 3, 4), (8, 8), (4, 4))
 
 
-def levels(count=4):
-    return Levels(torch.randn(count, 5, 8, 8), torch.randn(count, 4, 4, 4))
-
-
-def averaged(image):
-    """Return a map whose every value is the mean of its neighbours that exist and itself, by a loop."""
+def averaged_by_a_loop(image):
+    """Return a map whose every value is the mean of its neighbours that exist and itself."""
     return np.array(
         [
             [image[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean() for x in range(image.shape[1])]
@@ -38,18 +33,12 @@ class TestFrozenFeatures:
         images = torch.rand(2, 3, 64, 96)
         with torch.no_grad():
             stride4, stride8, stride16 = (maps.numpy() for maps in network((images - 0.5) / 0.5))
-            found = frozen.layout.unpacked(frozen(images))
-        expected = block_reduce(averaged(stride4[1, 7]), (2, 2), np.mean)
+            found = frozen(images)
+        expected = block_reduce(averaged_by_a_loop(stride4[1, 7]), (2, 2), np.mean)
         np.testing.assert_allclose(found.fine[1, 7].numpy(), expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found.fine[1, 24 + 9].numpy(), averaged(stride8[1, 9]), rtol=1e-4, atol=1e-5)
+        expected = averaged_by_a_loop(stride8[1, 9])
+        np.testing.assert_allclose(found.fine[1, 24 + 9].numpy(), expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.coarse.numpy(), stride16, rtol=1e-4, atol=1e-5)
-
-    def test_are_packed_and_unpacked_without_loss(self):
-        before = levels()
-        after = LAYOUT.unpacked(before.packed())
-        assert before.packed().shape == (4, LAYOUT.length)
-        assert torch.equal(before.fine, after.fine)
-        assert torch.equal(before.coarse, after.coarse)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -66,6 +55,11 @@ class TestFrozenFeatures:
     def test_rejects_images_of_another_size(self):
         with pytest.raises(ValueError, match=r"images of 64 x 64 pixels, .* got \(64, 72\)"):
             FrozenFeatures(LITE, (64, 64))(torch.rand(1, 3, 64, 72))
+
+
+def test_means_over_a_neighbourhood_leave_out_what_does_not_exist():
+    maps = torch.rand(1, 2, 5, 7)
+    np.testing.assert_allclose(averaged(maps, 3)[0, 1].numpy(), averaged_by_a_loop(maps[0, 1].numpy()), rtol=1e-5)
 
 
 class TestPlaceGaussian:
@@ -106,39 +100,49 @@ class TestPlaceGaussian:
             gaussian(torch.randn(1, 6, 5, 5))
 
 
+class TestChannelScale:
+    def test_standardises_every_channel(self):
+        features = (
+            torch.randn(70, 6, 4, 5) * torch.linspace(0.1, 9, 6)[:, None, None] + torch.arange(6.0)[:, None, None]
+        )
+        scale = ChannelScale(6)
+        scale.fit(features)
+        expected = (features - features.mean((0, 2, 3), keepdim=True)) / features.std((0, 2, 3), keepdim=True)
+        np.testing.assert_allclose(scale(features).numpy(), expected.numpy(), rtol=1e-3, atol=1e-3)
+
+    def test_a_channel_of_one_value_stays_finite(self):
+        scale = ChannelScale(2)
+        scale.fit(torch.ones(3, 2, 4, 4).half())
+        assert scale(torch.ones(1, 2, 4, 4)).abs().max() == 0
+
+
 class TestRepair:
     def test_error_is_half_of_one_minus_the_cosine(self):
-        repaired, target = levels(), levels()
-        errors = feature_errors(repaired, target, LAYOUT.channels)
-        a, b = repaired.fine[2, 2:, 5, 6].numpy(), target.fine[2, 2:, 5, 6].numpy()
+        repaired, target = torch.randn(4, 5, 8, 8), torch.randn(4, 5, 8, 8)
+        errors = feature_error(repaired, target)
+        a, b = repaired[2, :, 5, 6].numpy(), target[2, :, 5, 6].numpy()
         cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-        assert errors["stride8"][2, 5, 6].item() == pytest.approx((1 - cosine) / 2, rel=1e-5)
-        assert {name: tuple(error.shape) for name, error in errors.items()} == {
-            "stride4": (4, 8, 8),
-            "stride8": (4, 8, 8),
-            "stride16": (4, 4, 4),
-        }
-        assert max(error.max() for error in feature_errors(target, target, LAYOUT.channels).values()) < 1e-6
+        assert errors.shape == (4, 8, 8)
+        assert errors[2, 5, 6].item() == pytest.approx((1 - cosine) / 2, rel=1e-5)
+        assert feature_error(target, target).max() < 1e-6
 
     def test_damage_changes_regions_and_adds_noise(self):
-        clean = Levels(torch.zeros(16, 5, 32, 32), torch.zeros(16, 4, 16, 16))
-        clean.fine[:, :, 8:16] = 4.0  # a stripe, so that other places look different
-        damaged = damage_features(clean)
-        change = (damaged.fine - clean.fine).abs().amax(1)
+        torch.manual_seed(0)
+        clean = torch.zeros(32, 5, 16, 16)
+        clean[:, :, 4:8] = 4.0  # a stripe, so that other places look different
+        change = (damage_features(clean) - clean).abs().amax(1)
         assert (change > 0).float().mean() > 0.9
         assert 0.01 < (change > 2.5).float().mean() < 0.5
 
     def test_learns_to_undo_damage(self):
         torch.manual_seed(0)
-        network = FeatureRepair(LAYOUT)
-        usual = levels(1).packed()
+        network = FeatureRepair(5, (8, 8))
+        usual = torch.randn(1, 5, 8, 8)
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
 
         def loss():
-            target = usual.expand(8, -1)
-            repaired = network(damage_features(LAYOUT.unpacked(target)).packed() - usual) + usual
-            pair = (LAYOUT.unpacked(packed) for packed in (repaired, target))
-            return sum(error.mean() for error in feature_errors(*pair, LAYOUT.channels).values())
+            target = usual.expand(8, -1, -1, -1)
+            return feature_error(network(damage_features(target) - usual) + usual, target).mean()
 
         first = loss().item()
         for _ in range(40):
@@ -150,15 +154,15 @@ class TestRepair:
 
 
 class TestFeatureBranch:
-    def test_standardises_every_channel(self):
+    def test_repair_starts_from_the_usual_features_of_a_place(self):
         branch = FeatureBranch(LITE, (64, 64)).eval()
-        features = branch.features(torch.rand(6, 3, 64, 64))
-        branch.fit(features)
-        standardised = branch.layout.unpacked(branch.standardised(features))
-        for maps in standardised:
-            np.testing.assert_allclose(maps.mean((0, 2, 3)).numpy(), 0, atol=1e-3)
-            np.testing.assert_allclose(maps.std((0, 2, 3)).numpy(), 1, atol=0.05)
-        np.testing.assert_allclose(branch.usual.numpy(), standardised.packed().mean(0).numpy(), atol=1e-3)
+        images = torch.rand(6, 3, 64, 64)
+        branch.fit(branch.features(images))
+        standardised = branch.standardised(branch.features(images)).coarse
+        np.testing.assert_allclose(branch.usual.numpy(), standardised.mean(0).numpy(), atol=1e-3)
+        with torch.no_grad():
+            expected = feature_error(branch.repair(standardised - branch.usual) + branch.usual, standardised)
+            np.testing.assert_allclose(branch.errors(images)["repair"].numpy(), expected.numpy(), atol=1e-5)
 
     def test_a_strange_region_has_the_largest_distance(self):
         branch = FeatureBranch(LITE, (128, 128)).eval()
