@@ -1,6 +1,7 @@
 """When the map and the score of a LampAE in training are calibrated."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from anomalib_lamp.callbacks import BeforeValidation, HeldOutImages
 
 from .choose_calibration import Choice, calibrate
+from .feature_memory import FeatureMemory
 from .torch_model import LampAEModel
 
 
@@ -18,15 +20,19 @@ class CalibrateMaps(BeforeValidation):
         model: The model; its weights have to be those that are kept, so the callback that chooses them comes first.
         held_out: Held-out images; its callback has to come first, too.
         calibrations: Calibrations to choose from.
+        memory: Features of the training images, if the model looks at features.
 
     Raises:
         ValueError: When the training starts, if there are too few images for the only calibration allowed.
     """
 
-    def __init__(self, model: LampAEModel, held_out: HeldOutImages, calibrations: Sequence[str]) -> None:
+    def __init__(
+        self, model: LampAEModel, held_out: HeldOutImages, calibrations: Sequence[str], memory: FeatureMemory | None
+    ) -> None:
         self.model = model
         self.held_out = held_out
         self.calibrations = calibrations
+        self.memory = memory
         self.choice: Choice | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,7 +52,8 @@ class CalibrateMaps(BeforeValidation):
         if not len(self.held_out.images):
             return
         training = self.model.training
-        self.choice = calibrate(self.model.eval(), self.held_out.images, self.calibrations)
+        with self.memory.without_held_out() if self.memory is not None else nullcontext():
+            self.choice = calibrate(self.model.eval(), self.held_out.images, self.calibrations)
         self.model.train(training)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

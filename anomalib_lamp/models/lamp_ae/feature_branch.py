@@ -53,6 +53,15 @@ class FeatureBranch(nn.Module):
         self.fine_scale.fit(features.fine)
         self.coarse_scale.fit(features.coarse)
         self.usual = self.coarse_scale(features.coarse.mean(dim=0, dtype=torch.float32))
+        self.fit_distance(features)
+
+    @torch.no_grad()
+    def fit_distance(self, features: Levels) -> None:
+        """Take over what distances are measured from, and leave what repair rests on as it is.
+
+        Args:
+            features: Features of N images, N at least 1; half precision is enough.
+        """
         chunks = zip(*(maps.split(CHUNK_SIZE) for maps in features), strict=True)
         self.gaussian.fit(torch.cat([self.standardised(Levels(*chunk)).joined().half() for chunk in chunks]))
 

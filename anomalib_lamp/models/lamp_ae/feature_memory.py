@@ -1,7 +1,9 @@
 """Features of the training images, computed once: the backbone is frozen, so they never change."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,8 +27,10 @@ class FeatureMemory(Callback):
 
     At 256 x 256 pixels an image takes 190 kB until the normal features are fitted, and 60 kB from then on. If not all
     fit into 2 GiB, evenly spread ones are kept, and only these are learnt. Augmentations of the datamodule act once, as
-    the images are read. The normal features that the branch compares with are fitted to the same features, without
-    those held out.
+    the images are read.
+
+    Distances are measured from the features of all training images. Those of held-out images must not be among them
+    when held-out images are judged: see :meth:`without_held_out`.
 
     Args:
         branch: The branch that repairs features.
@@ -42,7 +46,11 @@ class FeatureMemory(Callback):
         self.branch = branch
         self.held_out = held_out
         self.load_weights = load_weights
+        self._forget()
+
+    def _forget(self) -> None:
         self.learnt = self.not_learnt = torch.empty(0)
+        self._gaussian_of_learnt = self.branch.gaussian
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the backbone's weights; those of a resumed training are in its checkpoint."""
@@ -61,14 +69,26 @@ class FeatureMemory(Callback):
             transient=True,
             disable=trainer.progress_bar_callback is None,
         )
-        features = [self._features(batch.image) for batch in reading]  # type: ignore[arg-type]
-        normal = Levels(*(torch.cat(maps) for maps in zip(*features, strict=True)))
+        normal = Levels.of_all(self._features(batch.image) for batch in reading)  # type: ignore[arg-type]
         self.branch.fit(normal)
         self.learnt = normal.coarse
+        self._gaussian_of_learnt = copy.deepcopy(self.branch.gaussian)
         images = self.held_out.images
         if len(images):
-            self.not_learnt = torch.cat([self._features(chunk).coarse for chunk in images.split(CHUNK_SIZE)])
+            not_learnt = Levels.of_all(self._features(chunk) for chunk in images.split(CHUNK_SIZE))
+            self.not_learnt = not_learnt.coarse
+            self.branch.fit_distance(Levels.of_all([normal, not_learnt]))
         rank_zero_info(f"Features of {len(self.learnt)} images are kept in memory.")
+
+    @contextmanager
+    def without_held_out(self) -> Iterator[None]:
+        """Let the branch measure distances from learnt images only."""
+        of_all = self.branch.gaussian
+        self.branch.gaussian = self._gaussian_of_learnt
+        try:
+            yield
+        finally:
+            self.branch.gaussian = of_all
 
     def _features(self, images: Tensor) -> Levels:
         return Levels(*(maps.half() for maps in self.branch.features(images)))
@@ -97,7 +117,7 @@ class FeatureMemory(Callback):
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Forget the features."""
         del args, kwargs
-        self.learnt = self.not_learnt = torch.empty(0)
+        self._forget()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Forget them if the training breaks off."""

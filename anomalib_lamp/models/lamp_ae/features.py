@@ -1,6 +1,6 @@
 """Features of images from a frozen pre-trained network, at the strides where defects of parts show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import timm
@@ -31,6 +31,11 @@ class Levels(NamedTuple):
         """Return all channels at the finer resolution, (N, C, h, w)."""
         coarse = F.interpolate(self.coarse, size=self.fine.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([self.fine, coarse], dim=1)
+
+    @classmethod
+    def of_all(cls, parts: "Iterable[Levels]") -> "Levels":
+        """Return the features of all images, given those of some at a time."""
+        return cls(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
 
 class FrozenFeatures(nn.Module):

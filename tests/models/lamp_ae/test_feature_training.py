@@ -8,6 +8,7 @@ from helpers import make_lamp_ae, make_parts
 
 from anomalib_lamp import LampAE
 from anomalib_lamp.backbone import Backbone
+from anomalib_lamp.models.lamp_ae import calibrate_maps
 
 TARGETS = ["features", "pixels+features"]
 
@@ -57,6 +58,23 @@ def test_the_backbone_keeps_its_weights_and_repair_learns(make_engine, parts):
         assert torch.equal(value, branch.features.backbone.network.state_dict()[name]), name
     assert any(not torch.equal(old, new) for old, new in zip(before, branch.repair.parameters(), strict=True))
     assert not len(model.feature_memory.learnt)  # forgotten
+
+
+def test_distances_are_from_all_images_but_held_out_ones_are_judged_without_themselves(make_engine, parts, monkeypatch):
+    model = make_lamp_ae(targets="features", max_steps=2)
+    branch = model.model.features
+    judged_by = []
+    monkeypatch.setattr(calibrate_maps, "calibrate", lambda *_: judged_by.append(branch.gaussian.mean.clone()))
+    make_engine().fit(model, datamodule=parts)
+    images = model.pre_processor.transform(torch.stack([item.image for item in parts.train_data]))
+    learnt, held_out = model.held_out.split(len(images))
+    assert held_out
+    with torch.no_grad():
+        features = branch.standardised(branch.features(images)).joined()
+    torch.testing.assert_close(branch.gaussian.mean, features.mean(0), atol=0.02, rtol=0)
+    for mean in judged_by:
+        torch.testing.assert_close(mean, features[learnt].mean(0), atol=0.02, rtol=0)
+    assert (judged_by[0] - branch.gaussian.mean).abs().max() > 0.1
 
 
 def test_the_same_seed_gives_the_same_weights(make_engine, parts):
