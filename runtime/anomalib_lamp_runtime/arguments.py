@@ -1,9 +1,11 @@
 """Arguments of the subcommands that inspect photographs."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from anomalib_lamp_runtime.backends import BACKENDS
+from anomalib_lamp_runtime.drift import QUANTITIES, RATE, WINDOW, Drift
 from anomalib_lamp_runtime.inspector import Inspector
 
 
@@ -20,6 +22,35 @@ def make_inspector(arguments: argparse.Namespace) -> Inspector:
     return Inspector(arguments.model, arguments.threshold, arguments.backend, arguments.threads)
 
 
+def add_drift_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the warning of drift."""
+    parser.add_argument(
+        "--drift-window",
+        type=count,
+        default=WINDOW,
+        metavar="N",
+        help=f"parts that are compared with the normal images of the export at once; default: {WINDOW}",
+    )
+    parser.add_argument(
+        "--drift-rate",
+        type=share,
+        default=RATE,
+        metavar="RATE",
+        help=f"largest probability of a false warning for N parts; default: {RATE}",
+    )
+
+
+def make_drift(inspector: Inspector, arguments: argparse.Namespace) -> Drift | None:
+    """Return what watches for drift; ``None``, and a message, if the export has not enough reference values for it."""
+    reference = inspector.export.metadata.get("reference", {})
+    try:
+        known = {name: reference[name] for name in QUANTITIES if name in reference}
+        return Drift(known, arguments.drift_window, arguments.drift_rate)
+    except ValueError as error:
+        print(f"Drift is not watched. {error}", file=sys.stderr)
+        return None
+
+
 def threshold(text: str) -> float:
     """Return a threshold from the command line.
 
@@ -30,5 +61,47 @@ def threshold(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         msg = f"expected a number in [0, 1], got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def count(text: str) -> int:
+    """Return a whole number of at least 1 from the command line.
+
+    Example:
+        >>> count("3")
+        3
+    """
+    value = int(text)
+    if value < 1:
+        msg = f"expected at least 1, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def share(text: str) -> float:
+    """Return a number between 0 and 1 from the command line.
+
+    Example:
+        >>> share("0.01")
+        0.01
+    """
+    value = float(text)
+    if not 0 < value < 1:
+        msg = f"expected a number between 0 and 1, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return a time of at least 0 from the command line.
+
+    Example:
+        >>> seconds("1.5")
+        1.5
+    """
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        msg = f"expected seconds of at least 0, got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value

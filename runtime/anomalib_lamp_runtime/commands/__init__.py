@@ -6,6 +6,6 @@ code.
 
 from types import ModuleType
 
-from anomalib_lamp_runtime.commands import bench, check, predict
+from anomalib_lamp_runtime.commands import bench, check, predict, watch
 
-COMMANDS: list[ModuleType] = [predict, check, bench]
+COMMANDS: list[ModuleType] = [predict, watch, check, bench]
