@@ -85,6 +85,11 @@ class Drift:
         self.shifts: tuple[Shift, ...] = ()  # of the last full window
         self.windows = 0
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of what is watched."""
+        return tuple(self._reference)
+
     def add(self, values: Mapping[str, float]) -> tuple[Shift, ...] | None:
         """Add a part.
 

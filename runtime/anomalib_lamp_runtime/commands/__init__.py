@@ -6,6 +6,6 @@ code.
 
 from types import ModuleType
 
-from anomalib_lamp_runtime.commands import bench, check, predict, watch
+from anomalib_lamp_runtime.commands import bench, check, predict, serve, watch
 
-COMMANDS: list[ModuleType] = [predict, watch, check, bench]
+COMMANDS: list[ModuleType] = [predict, watch, serve, check, bench]
