@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from anomalib_lamp_runtime.commands import COMMANDS
-from anomalib_lamp_runtime.errors import ExportError
+from anomalib_lamp_runtime.errors import ExportError, InspectionError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,6 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     try:
         sys.exit(parsed.run(parsed))
-    except (ExportError, ModuleNotFoundError) as error:
+    except (ExportError, InspectionError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -97,6 +98,29 @@ def _warn_if_cut_off(image: Image.Image, name: str) -> None:
             high,
             name,
         )
+
+
+def photographs_in(source: Path) -> list[Path]:
+    """Return a file, or the photographs in a folder and below, sorted.
+
+    Raises:
+        InspectionError: If there are none.
+    """
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if is_photograph(path))
+    if not files:
+        msg = f"Expected a photograph or a folder with some ({', '.join(SUFFIXES)}), got {source}."
+        raise InspectionError(msg)
+    return files
+
+
+def is_photograph(path: Path) -> bool:
+    """Return whether a file has the ending of a photograph.
+
+    Example:
+        >>> is_photograph(Path("part.PNG"))
+        True
+    """
+    return path.suffix.lower() in SUFFIXES
 
 
 def as_input(image: Image.Image) -> np.ndarray:
