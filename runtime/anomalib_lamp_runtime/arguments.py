@@ -1,11 +1,10 @@
 """Arguments of the subcommands that inspect photographs."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from anomalib_lamp_runtime.backends import BACKENDS
-from anomalib_lamp_runtime.drift import QUANTITIES, RATE, WINDOW, Drift
+from anomalib_lamp_runtime.drift import RATE, WINDOW
 from anomalib_lamp_runtime.inspector import Inspector
 
 
@@ -38,17 +37,6 @@ def add_drift_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help=f"largest probability of a false warning for N parts; default: {RATE}",
     )
-
-
-def make_drift(inspector: Inspector, arguments: argparse.Namespace) -> Drift | None:
-    """Return what watches for drift; ``None``, and a message, if the export has not enough reference values for it."""
-    reference = inspector.export.metadata.get("reference", {})
-    try:
-        known = {name: reference[name] for name in QUANTITIES if name in reference}
-        return Drift(known, arguments.drift_window, arguments.drift_rate)
-    except ValueError as error:
-        print(f"Drift is not watched. {error}", file=sys.stderr)
-        return None
 
 
 def threshold(text: str) -> float:

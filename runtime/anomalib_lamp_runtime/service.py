@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import queue
 import re
 import threading
 import time
@@ -22,6 +21,7 @@ from anomalib_lamp_runtime.errors import InspectionError
 from anomalib_lamp_runtime.inspection import Inspection
 from anomalib_lamp_runtime.metrics import Metrics
 from anomalib_lamp_runtime.photographs import MAX_PIXELS, read_photograph
+from anomalib_lamp_runtime.queueing import FairPool
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others, as PostScript, may start programs
 PICTURE_SIDE = 1600  # longest side, in pixels, of the heat map in an answer
@@ -76,9 +76,7 @@ class Service:
         self.max_bytes, self.max_pixels, self.describe = max_bytes, max_pixels, dict(describe or {})
         self.places = len(inspectors) + max_waiting
         self.metrics = Metrics()
-        self._free: queue.SimpleQueue = queue.SimpleQueue()
-        for inspector in inspectors:
-            self._free.put(inspector)
+        self._inspectors = FairPool(inspectors)
         self._inside, self._inside_lock = 0, threading.Lock()
         self._drift, self._drift_lock = drift, threading.Lock()
         self._begun = time.monotonic()
@@ -115,19 +113,17 @@ class Service:
         Raises:
             Refusal: 422 if it is no photograph that can be inspected.
         """
-        inspector = self._free.get()
         try:
-            begun = time.perf_counter()
-            image = self._read(body)
-            inspection = inspector(image)
-            self.metrics.count_inspection(inspection.anomalous, time.perf_counter() - begun)
-            values = inspection.as_dict()
-            if heat_map:
-                values["heat_map"] = _as_address(inspection.heat_map(image))
+            with self._inspectors.borrow() as inspector:
+                begun = time.perf_counter()
+                image = self._read(body)
+                inspection = inspector(image)
+                self.metrics.count_inspection(inspection.anomalous, time.perf_counter() - begun)
+                values = inspection.as_dict()
+                if heat_map:
+                    values["heat_map"] = _as_address(inspection.heat_map(image))
         except InspectionError as error:
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        finally:
-            self._free.put(inspector)
         if self._drift:
             with self._drift_lock:
                 self._drift.add(values)

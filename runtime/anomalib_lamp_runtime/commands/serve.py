@@ -1,8 +1,9 @@
 """Inspect photographs over HTTP.
 
-POST /inspect with the content of an image file as body answers with JSON; ``/`` is a page to drop a photograph on,
-/health and /metrics (Prometheus) are for whoever runs it. It has no passwords and no encryption: beyond this machine
-put it behind a proxy that has. SIGTERM or Ctrl-C ends it after the requests that have arrived.
+POST /inspect with the content of an image file as body answers with JSON; / is a page to drop a photograph on, /health
+and /metrics (Prometheus) are for whoever runs it. It has no passwords and no encryption: beyond this machine put it
+behind a proxy that has. It does not begin unless the model predicts its golden samples as before the export. SIGTERM or
+Ctrl-C ends it after the requests that have arrived.
 """
 
 import argparse
@@ -14,11 +15,11 @@ from anomalib_lamp_runtime.arguments import (
     add_drift_arguments,
     add_inspector_arguments,
     count,
-    make_drift,
     make_inspector,
 )
 from anomalib_lamp_runtime.server import Server
 from anomalib_lamp_runtime.service import Service
+from anomalib_lamp_runtime.starting import make_checked_inspector, make_drift
 from anomalib_lamp_runtime.stopping import Stop
 
 PORT = 8000
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; return 0, or 2 if it cannot listen."""
     arguments.threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.workers)
-    inspectors = [make_inspector(arguments) for _ in range(arguments.workers)]
+    inspectors = [make_checked_inspector(arguments), *(make_inspector(arguments) for _ in range(arguments.workers - 1))]
     export, max_pixels = inspectors[0].export, arguments.max_megapixels * 10**6
     for inspector in inspectors:
         inspector.max_pixels = max_pixels

@@ -2,8 +2,9 @@
 
 Each photograph gets one line of JSON in the results file. A photograph is told from others by its path, size and time
 of change; what has a line is not inspected again, also after a restart, so move the results file only together with the
-photographs. Half-written files are waited for; one that cannot be read gets a line with its error. Ctrl-C or SIGTERM
-ends it after the photograph at hand.
+photographs. Half-written files are waited for; one that cannot be read gets a line with its error. It does not begin
+unless the model predicts its golden samples as before the export. Ctrl-C or SIGTERM ends it after the photograph at
+hand.
 """
 
 import argparse
@@ -13,11 +14,10 @@ from pathlib import Path
 from anomalib_lamp_runtime.arguments import (
     add_drift_arguments,
     add_inspector_arguments,
-    make_drift,
-    make_inspector,
     seconds,
 )
 from anomalib_lamp_runtime.results import ResultsFile
+from anomalib_lamp_runtime.starting import make_checked_inspector, make_drift
 from anomalib_lamp_runtime.stopping import Stop
 from anomalib_lamp_runtime.watching import Watcher
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"Expected heat maps outside of {folder}, where they would be inspected; got {pictures}.", file=sys.stderr
         )
         return 2
-    inspector = make_inspector(arguments)
+    inspector = make_checked_inspector(arguments)
     drift = make_drift(inspector, arguments)
     stop = Stop().listen()
     try:
