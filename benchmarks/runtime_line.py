@@ -1,11 +1,12 @@
 """Measures `serve` with 1, 4 and 16 clients, and kills `watch` while photographs arrive; counts losses and mix-ups.
 
-python benchmarks/runtime_line.py EXPORTED benchmarks/results/runtime_line.json    (five minutes on two cores)
+python benchmarks/runtime_line.py EXPORTED benchmarks/results/runtime_line.json    (eight minutes on two cores)
 """
 
 import io
 import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from anomalib_lamp_runtime import Inspector
+from anomalib_lamp_runtime.drift import QUANTITIES, RATE, WINDOW, critical_distance
 from anomalib_lamp_runtime.photographs import read_photograph
 from jsonargparse import auto_cli
 from PIL import Image
@@ -32,6 +34,9 @@ from anomalib_lamp.compare.environment import describe_run
 
 COMMAND = [sys.executable, "-m", "anomalib_lamp_runtime"]
 CLIENTS = (1, 4, 16)
+REFERENCES = (20, 50, 100, 200, 1000)  # normal images in an export
+INSTALLATIONS, WINDOWS = 400, 4000
+SHIFTS = (0.5, 0.75, 1.0)  # standard deviations
 SETTLE = 0.3  # seconds
 TOLERANCE = 1e-5  # of a score, against that of the inspector alone
 
@@ -69,8 +74,10 @@ def main(model: Path, out: Path, requests: int = 240, kills: int = 20, workers: 
         "image_size": inspector.export.metadata["image_size"],
         "photographs": f"{len(samples)} PNG files of {len(samples[0].content) / 1e6:.2f} MB on average",
         "workers": workers,
+        "load average at the start": round(os.getloadavg()[0], 1),
         "serve": measure_serve(model, samples, requests, workers),
         "watch": kill_watch(model, samples, kills, random.Random(seed)),
+        "drift": [simulate_drift(references, np.random.default_rng(seed)) for references in REFERENCES],
     }
     out.write_text(json.dumps(result, indent=2) + "\n")
     print(out.read_text())
@@ -153,16 +160,21 @@ def kill_watch(model: Path, samples: list[Sample], kills: int, draw: random.Rand
         done = threading.Event()
         writer = threading.Thread(target=arrive, args=(folder, samples, arrived, done, draw))
         writer.start()
-        torn = lines_at_first_kill = 0
+        torn = inspecting = lines = 0
         for kill in range(kills):
             process = start_watch(model, folder, results)
-            time.sleep(draw.uniform(0.5, 5))
+            if kill % 2:  # the others may be killed before they watch
+                assert process.stderr is not None
+                while not process.stderr.readline().startswith("Watching"):
+                    pass
+            time.sleep(draw.uniform(0, 4))
             process.kill()
-            process.wait()
+            process.communicate()
             content = results.read_bytes() if results.exists() else b""
             torn += not content.endswith(b"\n") and bool(content)
-            lines_at_first_kill = content.count(b"\n") if kill == 0 else lines_at_first_kill
-            print(f"kill {kill + 1}: {len(arrived)} photographs, {content.count(10)} lines", flush=True)
+            inspecting += content.count(b"\n") > lines
+            lines = content.count(b"\n")
+            print(f"kill {kill + 1}: {len(arrived)} photographs, {lines} lines", flush=True)
         done.set()
         writer.join()
         process = start_watch(model, folder, results)
@@ -170,21 +182,21 @@ def kill_watch(model: Path, samples: list[Sample], kills: int, draw: random.Rand
         while results.read_bytes().count(b"\n") < len(arrived) and time.monotonic() < end:
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        code = process.wait(30)
-        lines = [json.loads(line) for line in results.read_text().splitlines()]
-    per_photograph = Counter(line["path"] for line in lines)
+        process.communicate(timeout=30)
+        found = [json.loads(line) for line in results.read_text().splitlines()]
+    per_photograph = Counter(line["path"] for line in found)
     return {
         "kills": kills,
         "photographs": len(arrived),
-        "lines": len(lines),
+        "lines": len(found),
         "photographs with exactly one line": sum(per_photograph[name] == 1 for name in arrived),
         "lost": sum(per_photograph[name] == 0 for name in arrived),
         "repeated": sum(number > 1 for number in per_photograph.values()),
-        "lines with an error": sum("error" in line for line in lines),
-        "lines of another photograph": sum(not arrived[line["path"]].is_meant_by(line) for line in lines),
+        "lines with an error": sum("error" in line for line in found),
+        "lines of another photograph": sum(not arrived[line["path"]].is_meant_by(line) for line in found),
         "torn lines after kills": torn,
-        "lines at the first kill": lines_at_first_kill,
-        "exit code of the last run": code,
+        "kills of one that had written lines": inspecting,
+        "exit code of the last run": process.returncode,
     }
 
 
@@ -192,7 +204,7 @@ def start_watch(model: Path, folder: Path, results: Path) -> subprocess.Popen:
     """Start to watch a folder, with heat maps."""
     words = ["watch", folder, "--model", model, "--results", results, "--settle", SETTLE]
     words += ["--heat-maps", results.with_name("maps")]
-    return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, text=True)
 
 
 def arrive(
@@ -210,6 +222,38 @@ def arrive(
             file.write(sample.content[half:])
         arrived[name] = sample
         time.sleep(draw.uniform(0.05, 0.4))
+
+
+def simulate_drift(references: int, generator: np.random.Generator) -> dict:
+    """Return how often windows of normal and of shifted parts raise an alarm, with the default window and rate.
+
+    The false alarms are those of three independent quantities, the rate of an installation three times that of one.
+    """
+    limit = critical_distance(references, WINDOW, RATE / len(QUANTITIES))
+    normal = np.sort(generator.normal(size=(WINDOWS, WINDOW)), axis=1)
+    rates, power = [], dict.fromkeys(SHIFTS, 0.0)
+    for _ in range(INSTALLATIONS):
+        reference = np.sort(generator.normal(size=references))
+        rates.append(len(QUANTITIES) * alarms(reference, normal, limit))
+        for shift in SHIFTS:
+            power[shift] += alarms(reference, normal[:100] + shift, limit) / INSTALLATIONS
+    low, high = np.percentile(rates, [5, 95])
+    return {
+        "references": references,
+        "window": WINDOW,
+        "stated rate": RATE,
+        "false alarms per window": round(float(np.mean(rates)), 5),
+        "of 90 % of the installations": [round(float(low), 5), round(float(high), 5)],
+        "found in the first window": {f"{shift} standard deviations": round(power[shift], 3) for shift in SHIFTS},
+    }
+
+
+def alarms(reference: np.ndarray, windows: np.ndarray, limit: float) -> float:
+    """Return the share of windows, sorted rows, whose distance from a sorted reference reaches the limit."""
+    steps = np.arange(windows.shape[1] + 1) / windows.shape[1]
+    below, upto = (np.searchsorted(reference, windows, side=side) / len(reference) for side in ("left", "right"))
+    distances = np.maximum(steps[1:] - upto, below - steps[:-1]).max(axis=1)
+    return float((distances >= limit - 1e-12).mean())
 
 
 if __name__ == "__main__":

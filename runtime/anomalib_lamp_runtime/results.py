@@ -15,7 +15,7 @@ if sys.platform != "win32":
 BEGINNING = b'{"path": "'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What tells a photograph from others: a file that is written again is another photograph.
 

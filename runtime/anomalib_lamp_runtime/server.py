@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = self._make_answer()
         except Refusal as refusal:
             answer = refusal.answer()
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):  # there is nobody to answer
             raise
         except Exception:  # the service stays up
             traceback.print_exc()

@@ -57,13 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
             "version": __version__,
         },
     )
-    stop = Stop().listen()
     try:
         server = Server(arguments.host, arguments.port, service)
     except OSError as error:
         print(error, file=sys.stderr)
         return 2
     host, port = map(str, server.server_address[:2])
+    stop = Stop().listen()
     server.start()
     print(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
     stop.wait()

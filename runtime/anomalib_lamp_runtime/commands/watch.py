@@ -55,12 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     inspector = make_checked_inspector(arguments)
     drift = make_drift(inspector, arguments)
-    stop = Stop().listen()
     try:
         with ResultsFile(arguments.results) as results:
             print(f"Watching {folder}; {len(results)} photographs have a line.", file=sys.stderr, flush=True)
             watcher = Watcher(folder, results, inspector, arguments.settle, arguments.patience, pictures, drift)
-            watcher.run(stop)
+            watcher.run(Stop().listen())
     except (OSError, ValueError) as error:
         print(f"Stopped: {error}\nEvery line that was written is kept; start again to go on.", file=sys.stderr)
         return 2
