@@ -14,7 +14,7 @@ from anomalib_lamp.report import report
 SUMMARIES = {
     "compare": "Compare models on data sets.",
     "report": "Write tables and a page of a comparison.",
-    "export": "Write a model, its metadata and golden samples for the runtime.",
+    "export": "Write a model for the runtime, and check it.",
 }
 REPORT = """\
 Write report.md and report.html from the results of `anomalib-lamp compare`:

@@ -28,7 +28,8 @@ def test_blocks_run(document, tmp_path):
     """In a process of its own, since the blocks add to anomalib's models and to our tables of names."""
     program = tmp_path / f"{document.stem}.py"
     program.write_text(python_blocks(document.read_text()))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "runtime")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 

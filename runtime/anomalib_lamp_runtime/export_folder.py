@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -54,12 +55,34 @@ class ExportFolder:
         path: The folder.
 
     Raises:
-        ExportError: If there is no metadata in it, or that of another version.
+        ExportError: If there is no metadata in it, incomplete one, or that of another version.
+
+    Attributes:
+        path: The folder.
+        metadata: What ``metadata.json`` holds.
+        threshold: Threshold of the normalised score.
+        pixel_threshold: Threshold of the normalised map.
+        files: For every format, SHA-256 by name of file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.metadata = _read_metadata(self.path / METADATA)
+        try:
+            thresholds = self.metadata["threshold"]
+            self.threshold = float(thresholds["image"]["normalised"])
+            self.pixel_threshold = float(thresholds["pixel"]["normalised"])
+            self.files = {backend: dict(hashes) for backend, hashes in self.metadata["files"].items()}
+            names = [name for hashes in self.files.values() for name in hashes]
+            if not names or any(Path(name).name != name for name in names):
+                msg = f"expected names of files in the folder, got {names}"
+                raise ValueError(msg)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            msg = (
+                f"Expected complete metadata in {self.path / METADATA} ({type(error).__name__}: {error}). "
+                "Export the model again or copy the whole folder."
+            )
+            raise ExportError(msg) from error
 
     def model_file(self, backend: str) -> Path:
         """Return the model file of a backend, after its SHA-256 and those of the files beside it were checked.
@@ -70,14 +93,13 @@ class ExportFolder:
         Raises:
             ExportError: If the format was not exported, or a file is missing or was altered.
         """
-        formats = self.metadata["files"]
-        if backend not in formats:
+        if MODEL_FILES.get(backend) not in self.files.get(backend, {}):
             msg = (
-                f"Expected one of the formats in {self.path}: {', '.join(formats)}, got {backend!r}. "
-                f"Export it: anomalib-lamp export --openvino true."
+                f"Expected one of the formats in {self.path}: {', '.join(self.files)}, got {backend!r}. "
+                "Export it: anomalib-lamp export --openvino."
             )
             raise ExportError(msg)
-        for name, expected in formats[backend].items():
+        for name, expected in self.files[backend].items():
             self._check(self.path / name, expected)
         return self.path / MODEL_FILES[backend]
 
@@ -107,14 +129,22 @@ class ExportFolder:
             msg = f"Expected golden samples in {self.path / GOLDEN}, got none. Copy the whole folder again."
             raise ExportError(msg)
         for file in expected:
-            with np.load(file) as values:
-                yield GoldenSample(
-                    photograph=file.with_suffix(""),
-                    score=float(values["score"]),
-                    raw_score=float(values["raw_score"]),
-                    anomalous=bool(values["anomalous"]),
-                    anomaly_map=values["anomaly_map"],
-                )
+            yield _read_golden_sample(file)
+
+
+def _read_golden_sample(file: Path) -> GoldenSample:
+    try:
+        with np.load(file) as values:
+            return GoldenSample(
+                photograph=file.with_suffix(""),
+                score=float(values["score"]),
+                raw_score=float(values["raw_score"]),
+                anomalous=bool(values["anomalous"]),
+                anomaly_map=values["anomaly_map"],
+            )
+    except (BadZipFile, KeyError, OSError, TypeError, ValueError) as error:
+        msg = f"Expected a golden sample in {file}, got {type(error).__name__}: {error}. Copy the whole folder again."
+        raise ExportError(msg) from error
 
 
 def sha256(content: bytes) -> str:

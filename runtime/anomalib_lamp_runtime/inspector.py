@@ -48,9 +48,7 @@ class Inspector:
             msg = f"Expected one of the backends {', '.join(BACKENDS)}, got {backend!r}."
             raise ValueError(msg)
         self.export = ExportFolder(folder)
-        thresholds = self.export.metadata["threshold"]
-        self.threshold = float(thresholds["image"]["normalised"] if threshold is None else threshold)
-        self.pixel_threshold = float(thresholds["pixel"]["normalised"])
+        self.threshold = self.export.threshold if threshold is None else threshold
         self.max_pixels = max_pixels
         self._predict = BACKENDS[backend](self.export.model_file(backend), threads)
 
@@ -74,7 +72,7 @@ class Inspector:
             threshold=self.threshold,
             anomalous=score > self.threshold,
             anomaly_map=anomaly_map,
-            regions=find_regions(anomaly_map, self.pixel_threshold, image.size),
+            regions=find_regions(anomaly_map, self.export.pixel_threshold, image.size),
             brightness=brightness,
             sharpness=sharpness,
         )

@@ -51,6 +51,12 @@ def read_photograph(photograph: Photograph, max_pixels: int = MAX_PIXELS) -> Ima
             return _to_rgb(image, os.fspath(photograph), max_pixels)
     except InspectionError:
         raise
+    except Image.DecompressionBombError as error:  # its own limit, 179 million pixels
+        msg = (
+            f"Expected a photograph of 1 to {max_pixels:,} pixels, got {os.fspath(photograph)} ({error}). "
+            "Crop it or make it smaller."
+        )
+        raise InspectionError(msg) from error
     except Exception as error:  # Pillow's decoders raise errors of many types
         msg = (
             f"Expected a photograph that can be read, got {os.fspath(photograph)} ({type(error).__name__}: {error}). "

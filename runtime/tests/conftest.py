@@ -1,10 +1,24 @@
-"""Processes that end with their test."""
+"""Shared fixtures: an exported model, and processes that end with their test."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from exports import write_export
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Folder of an exported model; tests do not alter it."""
+    return write_export(tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture
+def altered(exported, tmp_path):
+    """Copy of the folder that a test may alter."""
+    return shutil.copytree(exported, tmp_path / "altered")
 
 
 @pytest.fixture
@@ -15,7 +29,8 @@ def process_of():
     def start(program, *arguments):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
         return processes[-1]
 
     yield start

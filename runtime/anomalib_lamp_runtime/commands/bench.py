@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anomalib_lamp_runtime.export_folder import ExportFolder
 from anomalib_lamp_runtime.inspection import Inspection
 from anomalib_lamp_runtime.inspector import Inspector
 from anomalib_lamp_runtime.photographs import photographs_in
@@ -51,8 +52,7 @@ def measure_formats(model: Path, photographs: Sequence[Path], count: int, thread
         count: Number of inspections with each format.
         threads: Number of threads; ``None`` for all cores.
     """
-    first = Inspector(model, threads=threads)
-    formats = first.export.metadata["files"]
+    formats = ExportFolder(model).files
     inspectors = {name: Inspector(model, backend=name, threads=threads) for name in formats}
     times: dict[str, list[float]] = {name: [] for name in formats}
     differences = {name: np.zeros(2) for name in formats}
