@@ -79,6 +79,13 @@ def metric(server, name):
     return float(re.search(rf"^anomalib_lamp_{re.escape(name)} (\S+)$", content, flags=re.MULTILINE)[1])
 
 
+def wait_until(condition, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
 def test_photograph_is_answered_with_its_inspection(kind, server):
     assert inspect(server, png(40000, kind=kind)) == (200, FakeInspector()(draw_photograph(40000)).as_dict())
@@ -226,7 +233,7 @@ def test_what_is_no_request_does_not_end_the_service(line, server):
 
 
 def test_oversized_upload_is_answered_although_it_is_sent_to_its_end(server):
-    status, values = inspect(server, bytes(20 * MOST_BYTES))
+    status, values = inspect(server, bytes(400 * MOST_BYTES))
     assert (status, values["error"][:35]) == (413, "Expected a photograph of at most 10")
 
 
@@ -267,8 +274,7 @@ def test_more_photographs_than_places_are_sent_away_at_once():
 
     with serving(slow, max_waiting=2) as server, ThreadPoolExecutor(3) as clients:
         kept = [clients.submit(inspect, server, png(number)) for number in range(3)]
-        while metric(server, "photographs_inside") < 3:
-            time.sleep(0.01)
+        wait_until(lambda: metric(server, "photographs_inside") == 3)
         status, headers, content = ask(server, "POST", "/inspect", png(3))
         assert (status, headers["Retry-After"]) == (503, "1")
         assert "All 3 places" in json.loads(content)["error"]
@@ -300,10 +306,7 @@ def test_client_that_leaves_early_leaves_nothing_behind(server):
         with socket.create_connection(server.server_address) as connection:
             connection.sendall(b"POST /inspect HTTP/1.1\r\nContent-Length: 500\r\n\r\n1234")
     assert inspect(server, png(5))[1]["score"] == score_of(5)
-    end = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    wait_until(lambda: threading.active_count() <= before)
     assert metric(server, "photographs_inside") == 0
 
 
@@ -323,12 +326,34 @@ def test_drain_answers_all_that_has_arrived():
     with ThreadPoolExecutor(8) as clients:
         with serving(FakeInspector(0.1), max_waiting=20) as server:
             answers = [clients.submit(inspect, server, png(number)) for number in range(8)]
-            while metric(server, "photographs_inside") < 8:
-                time.sleep(0.01)
+            wait_until(lambda: metric(server, "photographs_inside") == 8)
             address = server.server_address
         assert [answer.result()[1]["score"] for answer in answers] == [score_of(number) for number in range(8)]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+def test_drain_answers_those_that_wait_to_be_taken():
+    service = Service([FakeInspector()], max_bytes=MOST_BYTES)
+    server, taken, go_on = Server("127.0.0.1", 0, service), threading.Event(), threading.Event()
+    process_request = server.process_request
+
+    def wait_at_first(*arguments):
+        taken.set()
+        go_on.wait(10)
+        process_request(*arguments)
+
+    server.process_request = wait_at_first
+    server.start()
+    with ThreadPoolExecutor(6) as clients:
+        answers = [clients.submit(inspect, server, png(number)) for number in range(5)]
+        assert taken.wait(5)
+        time.sleep(0.1)  # the other four connect
+        drained = clients.submit(server.drain)
+        time.sleep(0.1)
+        go_on.set()
+        assert [answer.result()[1]["score"] for answer in answers] == [score_of(number) for number in range(5)]
+        drained.result()
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("127.0.0.1", 70000), ("256.0.0.1", 0)])
@@ -358,8 +383,7 @@ def test_sigterm_drains(process_of):
     running = type("Running", (), {"server_address": ("127.0.0.1", int(process.stdout.readline()))})
     with ThreadPoolExecutor(1) as clients:
         answer = clients.submit(inspect, running, png(3))
-        while not metric(running, "photographs_inside"):
-            time.sleep(0.01)
+        wait_until(lambda: metric(running, "photographs_inside") == 1)
         process.send_signal(signal.SIGTERM)
         assert answer.result()[1]["score"] == score_of(3)
     assert process.communicate(timeout=10)[0] == "drained\n"
