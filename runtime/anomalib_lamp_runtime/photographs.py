@@ -16,6 +16,7 @@ Photograph: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000  # 600 MB as the model takes them
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others, as PostScript, may start programs
 MEASURED_SIDE = 1024  # longest side, in pixels, of what brightness and sharpness are measured on
 
 
@@ -47,7 +48,7 @@ def read_photograph(photograph: Photograph, max_pixels: int = MAX_PIXELS) -> Ima
         )
         raise InspectionError(msg)
     try:
-        with Image.open(photograph) as image:
+        with Image.open(photograph, formats=FORMATS) as image:
             return _to_rgb(image, os.fspath(photograph), max_pixels)
     except InspectionError:
         raise

@@ -20,10 +20,9 @@ from anomalib_lamp_runtime.drift import Drift
 from anomalib_lamp_runtime.errors import InspectionError
 from anomalib_lamp_runtime.inspection import Inspection
 from anomalib_lamp_runtime.metrics import Metrics
-from anomalib_lamp_runtime.photographs import MAX_PIXELS, read_photograph
+from anomalib_lamp_runtime.photographs import FORMATS, MAX_PIXELS, read_photograph
 from anomalib_lamp_runtime.queueing import FairPool
 
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others, as PostScript, may start programs
 PICTURE_SIDE = 1600  # longest side, in pixels, of the heat map in an answer
 
 

@@ -18,7 +18,7 @@ from fakes import FakeInspector, draw_photograph, save_photograph, score_of, wit
 from PIL import Image
 
 SETTLE, PATIENCE = 1, 10
-KILLS = 4
+KILLS = 3
 PROCESS = """
 import sys
 from pathlib import Path
@@ -134,6 +134,7 @@ def test_file_that_pauses_half_written_is_waited_for(make_line):
     [
         ("empty", "Expected a photograph that can be read"),
         ("text", "Expected a photograph that can be read"),
+        ("PostScript", "Expected a photograph that can be read"),
         ("truncated", "Expected a complete photograph"),
         ("huge", "2500000000 pixels"),
     ],
@@ -142,6 +143,7 @@ def test_bad_photograph_gets_one_line_with_its_error_and_others_go_on(kind, word
     line = make_line()
     bad = save_photograph(line.folder / "bad.png", 1, size=(99, 99))
     contents = {"empty": b"", "text": b"no photograph\n" * 99, "truncated": bad.read_bytes()[:-100]}
+    contents["PostScript"] = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     contents["huge"] = with_size(bad.read_bytes(), 50_000)
     bad.write_bytes(contents[kind])
     save_photograph(line.folder / "good.png", 2)
