@@ -1,4 +1,4 @@
-"""The command `anomalib-lamp`: `compare`, `report`, and anomalib's own subcommands with our classes registered."""
+"""The command `anomalib-lamp`: `compare`, `report`, `export`, and anomalib's subcommands with our classes."""
 
 import argparse
 import sys
@@ -14,12 +14,21 @@ from anomalib_lamp.report import report
 SUMMARIES = {
     "compare": "Compare models on data sets.",
     "report": "Write tables and a page of a comparison.",
+    "export": "Write a model for the runtime, and check it.",
 }
 REPORT = """\
 Write report.md and report.html from the results of `anomalib-lamp compare`:
 quality, failed jobs, paired differences from a baseline, ranking, costs, ROC
 curves, kinds of defects, and pictures of the best and worst cases. The page
 is one file that loads nothing.
+"""
+EXPORT = """\
+Write a folder that `anomalib-lamp-runtime` inspects photographs with: model.onnx
+(and OpenVINO files), metadata.json (thresholds, normalisation, SHA-256,
+versions, scores and looks of normal photographs) and golden/, photographs with
+what the checkpoint predicts for them. The runtime then checks the folder; if it
+predicts something else, nothing is written. anomalib's own export is
+`anomalib export`.
 """
 
 
@@ -33,6 +42,8 @@ def main() -> None:
         compare(**_arguments(compare, GRAMMAR))
     elif sys.argv[1:2] == ["report"]:
         _report()
+    elif sys.argv[1:2] == ["export"]:
+        _export()
     else:
         _run_anomalib()
 
@@ -48,13 +59,39 @@ def _report() -> None:
     print(f"Page: {page}\nTables as Markdown: {page.with_suffix('.md')}")
 
 
+def _export() -> None:
+    """Export a model and say where it is, or why it is not."""
+    try:
+        from anomalib_lamp.export import export
+    except ModuleNotFoundError as error:
+        if error.name != "anomalib_lamp_runtime":
+            raise
+        print("The export needs the runtime: pip install ./runtime in the folder of anomalib-lamp.", file=sys.stderr)
+        sys.exit(2)
+    parser = _parser(export, EXPORT)
+    parser.add_function_arguments(export, skip={"openvino"})
+    parser.add_argument("--openvino", action="store_true", help="Write OpenVINO files as well.")
+    arguments = parser.parse_args(sys.argv[2:]).as_dict()
+    try:
+        folder = export(**arguments)
+    except (ModuleNotFoundError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    print(f"Exported and checked: {folder}")
+
+
 def _arguments(function: Callable, description: str) -> dict:
     """Return the arguments of a function from the command line."""
-    parser = ArgumentParser(
-        prog=f"anomalib-lamp {function.__name__}", description=description, formatter_class=PlainDescription
-    )
+    parser = _parser(function, description)
     parser.add_function_arguments(function, as_positional=True)
     return parser.parse_args(sys.argv[2:]).as_dict()
+
+
+def _parser(function: Callable, description: str) -> ArgumentParser:
+    """Return a parser without arguments for the subcommand that runs a function."""
+    return ArgumentParser(
+        prog=f"anomalib-lamp {function.__name__}", description=description, formatter_class=PlainDescription
+    )
 
 
 def _run_anomalib() -> None:

@@ -87,10 +87,10 @@ def interpolation(size: int, new_size: int, like: Tensor) -> Tensor:
         tensor([[0.4286, 0.4286, 0.1429, 0.0000],
                 [0.0000, 0.1429, 0.4286, 0.4286]])
     """
-    scale = size / new_size
     pixels = torch.arange(size, device=like.device, dtype=like.dtype)
+    scale = (pixels[-1] + 1) / new_size  # a tensor: the faster way of torch's exporter fails at a quotient of sizes
     centres = (torch.arange(new_size, device=like.device, dtype=like.dtype) + 0.5) * scale - 0.5
-    weights = (1 - (pixels - centres[:, None]).abs() / max(scale, 1)).clamp(min=0)
+    weights = (1 - (pixels - centres[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
     return weights / weights.sum(dim=1, keepdim=True)
 
 

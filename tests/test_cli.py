@@ -26,7 +26,7 @@ def test_the_help_lists_our_subcommands_among_anomalibs(monkeypatch, capsys, arg
     code, text = run(monkeypatch, capsys, *arguments)
     listed = text.partition("Available subcommands:")[2]
     assert code == 0
-    for name, summary in {**cli.SUMMARIES, "train": "Fit the model", "export": "Export the model"}.items():
+    for name, summary in {**cli.SUMMARIES, "train": "Fit the model", "predict": "Run inference"}.items():
         assert f" {name} " in listed
         assert summary in listed
 

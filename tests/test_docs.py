@@ -1,4 +1,4 @@
-"""The Python blocks of docs/*.md run in order, one namespace per document."""
+"""The Python blocks of docs/*.md run in order, one namespace per document; those of deploy.md in tests/export."""
 
 import os
 import re
@@ -8,7 +8,11 @@ import sys
 import pytest
 from helpers import REPOSITORY
 
-DOCUMENTS = [path for path in sorted((REPOSITORY / "docs").glob("*.md")) if "```python" in path.read_text()]
+DOCUMENTS = [
+    path
+    for path in sorted((REPOSITORY / "docs").glob("*.md"))
+    if "```python" in path.read_text() and path.name != "deploy.md"
+]
 
 
 def python_blocks(text):
@@ -28,7 +32,8 @@ def test_blocks_run(document, tmp_path):
     """In a process of its own, since the blocks add to anomalib's models and to our tables of names."""
     program = tmp_path / f"{document.stem}.py"
     program.write_text(python_blocks(document.read_text()))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "runtime")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
