@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
@@ -37,9 +38,11 @@ def load_openvino(path: Path, threads: int | None) -> Backend:
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     model = openvino.Core().compile_model(path, "CPU", options)
+    one_at_a_time = Lock()  # a compiled model that is busy raises an error
 
     def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {output.any_name: value for output, value in model(images).items()}
+        with one_at_a_time:
+            return {output.any_name: value for output, value in model(images).items()}
 
     return predict
 

@@ -1,6 +1,7 @@
 """The command `anomalib-lamp-runtime`: every module in `commands` is a subcommand."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     try:
         sys.exit(parsed.run(parsed))
-    except (ExportError, InspectionError, ModuleNotFoundError) as error:
+    except BrokenPipeError:  # whoever read our output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ExportError, InspectionError, ModuleNotFoundError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

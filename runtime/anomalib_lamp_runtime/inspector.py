@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalib_lamp_runtime.backends import BACKENDS
+from anomalib_lamp_runtime.backends import BACKENDS, Backend
+from anomalib_lamp_runtime.errors import ExportError, InspectionError
 from anomalib_lamp_runtime.export_folder import ExportFolder
 from anomalib_lamp_runtime.inspection import Inspection
 from anomalib_lamp_runtime.photographs import MAX_PIXELS, Photograph, as_input, measure, read_photograph
@@ -50,7 +51,7 @@ class Inspector:
         self.export = ExportFolder(folder)
         self.threshold = self.export.threshold if threshold is None else threshold
         self.max_pixels = max_pixels
-        self._predict = BACKENDS[backend](self.export.model_file(backend), threads)
+        self._predict = _load(backend, self.export.model_file(backend), threads)
 
     def __call__(self, photograph: Photograph) -> Inspection:
         """Inspect a photograph.
@@ -59,12 +60,15 @@ class Inspector:
             photograph: A file, a PIL image, or an RGB array (H, W, 3) of uint8 (OpenCV's are in the order BGR).
 
         Raises:
-            InspectionError: If it cannot be read or is too large.
+            InspectionError: If it cannot be read or is too large, or if the model gives no finite score or map.
         """
         image = read_photograph(photograph, self.max_pixels)
         outputs = self._predict(as_input(image))
         score, raw_score = (float(outputs[name].squeeze()) for name in ("pred_score", "raw_score"))
         anomaly_map = np.asarray(outputs["anomaly_map"], dtype=np.float32)[0, 0]
+        if not (np.isfinite(score) and np.isfinite(anomaly_map).all()):  # NaN exceeds no threshold
+            msg = f"Expected a finite score and map, got score {score}. Run `anomalib-lamp-runtime check`."
+            raise InspectionError(msg)
         brightness, sharpness = measure(image)
         return Inspection(
             score=score,
@@ -76,3 +80,16 @@ class Inspector:
             brightness=brightness,
             sharpness=sharpness,
         )
+
+
+def _load(backend: str, file: Path, threads: int | None) -> Backend:
+    try:
+        return BACKENDS[backend](file, threads)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # the libraries raise errors of their own types
+        msg = (
+            f"Expected a model that the installed {backend} library reads, got {file} ({error}). "
+            "Upgrade the library, or export the model again."
+        )
+        raise ExportError(msg) from error

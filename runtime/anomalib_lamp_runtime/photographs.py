@@ -137,8 +137,8 @@ def as_input(image: Image.Image) -> np.ndarray:
         >>> as_input(Image.new("RGB", (5, 4), "white")).shape
         (1, 3, 4, 5)
     """
-    channels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
-    return channels.astype(np.float32) / np.float32(255)
+    images = np.empty((1, 3, image.height, image.width), np.float32)
+    return np.divide(np.asarray(image).transpose(2, 0, 1)[None], np.float32(255), out=images, dtype=np.float32)
 
 
 def measure(image: Image.Image) -> tuple[float, float]:

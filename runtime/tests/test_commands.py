@@ -92,6 +92,31 @@ def test_a_threshold_out_of_range_is_refused(run, exported, photographs):
     assert "expected a number in [0, 1], got 1.5" in message
 
 
+def test_heat_maps_among_the_photographs_are_refused(run, exported, photographs):
+    code, text, message = run("predict", photographs, "--model", exported, "--heat-maps", photographs / "maps")
+    assert (code, text) == (2, "")
+    assert "Expected heat maps outside of" in message
+
+
+def test_a_heat_map_that_cannot_be_saved_ends_it_with_one_line(run, exported, photographs, tmp_path):
+    (tmp_path / "maps").touch()
+    code, _, message = run("predict", photographs, "--model", exported, "--heat-maps", tmp_path / "maps")
+    assert code == 2
+    assert len(message.splitlines()) == 1
+
+
+def test_predict_ends_quietly_with_whoever_reads_it(exported, photographs):
+    for index in range(200):
+        draw_part().save(photographs / f"{index:03}.bmp")
+    words = ["predict", photographs, "--model", exported, "--threads", "1"]
+    command = [sys.executable, "-m", "anomalib_lamp_runtime", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["anomalous"] is False
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_check_accepts_what_was_exported(run, exported):
     code, text, _ = run("check", exported)
     assert code == 0

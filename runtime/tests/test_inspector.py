@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from anomalib_lamp_runtime import InspectionError, Inspector, Region
+from anomalib_lamp_runtime import ExportError, InspectionError, Inspector, Region
+from anomalib_lamp_runtime.export_folder import sha256
 from exports import BACKGROUND, MARK, draw_part
 
 DARK, BRIGHT = 1 - MARK / 255, 1 - BACKGROUND / 255
@@ -87,3 +88,26 @@ def test_a_threshold_out_of_range_is_refused(exported, threshold):
 def test_an_unknown_backend_is_refused(exported):
     with pytest.raises(ValueError, match="one of the backends onnx, openvino, got 'tensorrt'"):
         Inspector(exported, backend="tensorrt")
+
+
+@pytest.mark.parametrize("name", ["pred_score", "anomaly_map"])
+def test_a_model_that_gives_no_finite_number_lets_no_part_pass(exported, monkeypatch, name):
+    inspector = Inspector(exported)
+    predict = inspector._predict
+    monkeypatch.setattr(inspector, "_predict", lambda images: _with_nan(predict(images), name))
+    with pytest.raises(InspectionError, match="a finite score and map"):
+        inspector(draw_part())
+
+
+def _with_nan(outputs, name):
+    outputs[name].flat[0] = np.nan
+    return outputs
+
+
+def test_a_model_that_the_library_does_not_read_is_refused(altered):
+    (altered / "model.onnx").write_bytes(b"no model")
+    metadata = json.loads((altered / "metadata.json").read_text())
+    metadata["files"]["onnx"]["model.onnx"] = sha256(b"no model")
+    (altered / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ExportError, match="a model that the installed onnx library reads"):
+        Inspector(altered)

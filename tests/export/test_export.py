@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +112,16 @@ def test_the_golden_samples_are_equal_here(lamp_ae, backend):
     comparisons = list(compare_golden_samples(Inspector(lamp_ae.folder, backend=backend)))
     assert len(comparisons) == 4
     assert all(comparison.equal and comparison.map_difference < TOLERANCE for comparison in comparisons)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_threads_share_an_inspector(lamp_ae, backend):
+    inspector = Inspector(lamp_ae.folder, backend=backend)
+    photographs = sorted((lamp_ae.folder / "golden").glob("*.png"))
+    expected = [inspector(photograph).as_dict() for photograph in photographs]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda photograph: inspector(photograph).as_dict(), photographs * 25))
+    assert [result["score"] for result in results] == pytest.approx([x["score"] for x in expected] * 25, abs=1e-6)
 
 
 def test_an_export_that_predicts_something_else_is_not_kept(lamp_ae, tmp_path, monkeypatch):

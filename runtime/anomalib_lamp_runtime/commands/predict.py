@@ -6,6 +6,7 @@ error. The exit code is 1 if there was an error.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from anomalib_lamp_runtime.arguments import add_inspector_arguments, make_inspector
@@ -23,8 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line for every photograph."""
-    inspector = make_inspector(arguments)
     source = arguments.photographs
+    if arguments.heat_maps and arguments.heat_maps.resolve().is_relative_to(source.resolve()):
+        msg = f"Expected heat maps outside of {source}, where they would be inspected, got {arguments.heat_maps}."
+        print(msg, file=sys.stderr)
+        return 2
+    inspector = make_inspector(arguments)
     code = 0
     for file in photographs_in(source):
         heat_map = arguments.heat_maps and arguments.heat_maps / f"{file.relative_to(source.parent)}.png"
