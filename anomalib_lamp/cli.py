@@ -1,8 +1,9 @@
-"""The command `anomalib-lamp`: `compare`, `report`, and anomalib's own subcommands with our classes registered."""
+"""The command `anomalib-lamp`: `compare`, `report`, `landscape`, and anomalib's subcommands with our classes."""
 
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -14,12 +15,24 @@ from anomalib_lamp.report import report
 SUMMARIES = {
     "compare": "Compare models on data sets.",
     "report": "Write tables and a page of a comparison.",
+    "landscape": "Draw the loss around trained weights.",
 }
 REPORT = """\
 Write report.md and report.html from the results of `anomalib-lamp compare`:
 quality, failed jobs, paired differences from a baseline, ranking, costs, ROC
 curves, kinds of defects, and pictures of the best and worst cases. The page
 is one file that loads nothing.
+"""
+
+
+LANDSCAPE = """\
+Draw the loss around the weights of trained models, and measure how sharp it
+is: contours and surfaces on shared axes, curvature, random and worst
+perturbations, a JSON file and one HTML page that loads nothing. Of LampAE and
+of the models whose loss AmplifyLoss knows. A stopped run goes on.
+
+  anomalib-lamp landscape base.ckpt lamp.ckpt --out results/landscape \\
+      --data MVTec --data.root ./datasets/MVTecAD --data.category bottle
 """
 
 
@@ -33,15 +46,31 @@ def main() -> None:
         compare(**_arguments(compare, GRAMMAR))
     elif sys.argv[1:2] == ["report"]:
         _report()
+    elif sys.argv[1:2] == ["landscape"]:
+        _landscape()
     else:
         _run_anomalib()
 
 
 def _report() -> None:
     """Write a report and say where it is, or why there is none."""
-    arguments = _arguments(report, REPORT)
+    _write_page(report, _arguments(report, REPORT))
+
+
+def _landscape() -> None:
+    """Draw a landscape and say where it is, or why there is none."""
+    from anomalib_lamp.landscape.command import landscape
+
+    parser = _parser(landscape, LANDSCAPE)
+    parser.add_argument("checkpoints", nargs="+", type=Path, help="files of trained models of the same architecture")
+    parser.add_function_arguments(landscape, skip={"checkpoints"})
+    _write_page(landscape, parser.instantiate_classes(parser.parse_args(sys.argv[2:])).as_dict())
+
+
+def _write_page(write: Callable[..., Path], arguments: dict) -> None:
+    """Write a page and say where it is, or why there is none."""
     try:
-        page = report(**arguments)
+        page = write(**arguments)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -50,11 +79,15 @@ def _report() -> None:
 
 def _arguments(function: Callable, description: str) -> dict:
     """Return the arguments of a function from the command line."""
-    parser = ArgumentParser(
-        prog=f"anomalib-lamp {function.__name__}", description=description, formatter_class=PlainDescription
-    )
+    parser = _parser(function, description)
     parser.add_function_arguments(function, as_positional=True)
     return parser.parse_args(sys.argv[2:]).as_dict()
+
+
+def _parser(function: Callable, description: str) -> ArgumentParser:
+    """Return a parser without arguments for the command that a function runs."""
+    name = f"anomalib-lamp {function.__name__}"
+    return ArgumentParser(prog=name, description=description, formatter_class=PlainDescription)
 
 
 def _run_anomalib() -> None:
@@ -73,6 +106,9 @@ def _run_anomalib() -> None:
             """Add nothing."""
 
         def add_report_arguments(self, parser: ArgumentParser) -> None:
+            """Add nothing."""
+
+        def add_landscape_arguments(self, parser: ArgumentParser) -> None:
             """Add nothing."""
 
     LampCLI()

@@ -66,13 +66,13 @@ class Hessian:
         with torch.enable_grad():
             loss = _chosen(checked_losses(closure, self._weights), ruler)
             if not torch.isfinite(loss):
-                msg = f"Expected a finite loss at the weights for {ruler!r}, got {float(loss)}. Look at the weights."
+                msg = f"Expected a finite loss at the weights for {ruler!r}, got {loss.detach()}. Look at the weights."
                 raise ValueError(msg)
             gradient = torch.autograd.grad(
                 loss, list(self._weights.values()), create_graph=True, materialize_grads=True
             )
             self._gradient = torch.cat([part.reshape(-1) for part in gradient])
-        self.loss = float(loss)
+        self.loss = float(loss.detach())
         self.gradient = self._gradient.detach()
 
     def product(self, vector: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def loss_and_gradient(closure: Closure, ruler: str, weights: Mapping[str, Tensor
     with torch.enable_grad():
         loss = _chosen(checked_losses(closure, moving), ruler)
     gradients = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
-    return float(loss), dict(zip(moving, gradients, strict=True))
+    return float(loss.detach()), dict(zip(moving, gradients, strict=True))
 
 
 def _chosen(losses: Mapping[str, Tensor], ruler: str) -> Tensor:

@@ -138,12 +138,10 @@ def sharpness(
             largest_over_loss=_ratio(scaled.largest if scaled else None, loss),
             trace_over_loss=_ratio(scaled.trace if scaled else None, loss),
             perturbed=[
-                Perturbed(
-                    radius,
-                    *_mean_and_error(changes[ruler]),
-                    worst=around.worst_change(ruler, radius, ascent_steps) if ascent_steps else None,
+                Perturbed(radius, *_mean_and_error(of_radii[radius][ruler]), worst=worst)
+                for radius, worst in zip(
+                    sorted(radii), around.worst_changes(ruler, sorted(radii), ascent_steps), strict=True
                 )
-                for radius, changes in of_radii.items()
             ],
             doubling_radius=doubling,
             doubling_error=doubling_error,
@@ -215,10 +213,19 @@ class _Around:
             spectrum(product, size, scale, samples, self.seed),
         )
 
-    def worst_change(self, ruler: str, radius: float, steps: int) -> float | None:
-        """Return the largest change that ascent finds, no filter moved by more than a fraction of its norm."""
-        worst = self._change(ruler, max(self._climb(ruler, start, radius, steps) for start in self.starts))
-        return worst if math.isfinite(worst) else None
+    def worst_changes(self, ruler: str, radii: Sequence[float], steps: int) -> list[float | None]:
+        """Return the largest change that ascent finds within each radius, no filter moved by more of its norm.
+
+        What is found within a smaller radius is within a larger one, too.
+        """
+        if not steps:
+            return [None] * len(radii)
+        largest, found = -math.inf, []
+        for radius in radii:
+            largest = max(largest, *(self._climb(ruler, start, radius, steps) for start in self.starts))
+            worst = self._change(ruler, largest)
+            found.append(worst if math.isfinite(worst) else None)
+        return found
 
     def _climb(self, ruler: str, start: Weights, radius: float, steps: int) -> float:
         """Return the largest loss on the way up from half the radius along a direction; infinity for any gap."""
