@@ -1,6 +1,6 @@
 """Loss landscapes: losses around the weights of a module, drawn and in figures; any `nn.Module` will do."""
 
-from .closure import Closure, closure_of
+from .closure import Closure, closure_of, losses_at
 from .directions import Trajectory, Weights, filter_norms, random_directions, trajectory_directions, weights_of
 from .sharpness import Perturbed, Sharpness, log_ratio, sharpness
 from .surface import Surface, grid, read_surface, surface
@@ -16,6 +16,7 @@ __all__ = [
     "filter_norms",
     "grid",
     "log_ratio",
+    "losses_at",
     "random_directions",
     "read_surface",
     "sharpness",

@@ -107,7 +107,8 @@ def surfaces_3d(surfaces: Mapping[str, Surface], ruler: str, columns: int = COLU
             axes.set_zlim(low, high)
             axes.set_title(title, fontsize=9, y=0.98)
             axes.tick_params(labelsize=7, pad=-3)
-            axes.zaxis.set_major_formatter(lambda height, _: f"{10**height:.1g}")
+            axes.tick_params(axis="z", pad=2)
+            axes.zaxis.set_major_formatter(lambda height, _: f"{10**height:.2g}")
             axes.set_box_aspect((1, 1, 0.8), zoom=0.95)
             for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
                 axis.set_pane_color((1, 1, 1, 0))

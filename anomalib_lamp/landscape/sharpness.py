@@ -17,7 +17,6 @@ from .surface import moved
 
 RADII = (0.05, 0.1, 0.2, 0.5)
 NEAREST, FURTHEST = 1e-3, 8.0  # where the search for a doubled loss begins and ends
-DOUBLING_STEPS = 10  # of bisection of the logarithm: the radius is known to a hundredth of itself
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def sharpness(
     directions: int = 20,
     ascent_steps: int = 20,
     restarts: int = 5,
+    doubling_steps: int = 10,
     trace_samples: int = 30,
     seed: int = 0,
 ) -> dict[str, Sharpness]:
@@ -95,6 +95,7 @@ def sharpness(
         directions: Number of random directions, 2 or more.
         ascent_steps: Steps of the search for the worst perturbation of each size; 0 leaves it out.
         restarts: How often it begins, each time elsewhere.
+        doubling_steps: Halvings of the search for the doubled loss; 10 find it to a hundredth; 0 leaves it out.
         trace_samples: Products with a vector for each trace.
         seed: Seed of all that is random. Use the same for models that are compared.
 
@@ -128,7 +129,7 @@ def sharpness(
         loss, gradient = around.loss_and_gradient(ruler)
         slope = math.hypot(*(float((gradient[name] * norm).norm()) for name, norm in around.norms.items()))
         hessian, scaled = (None, None) if without_curvature else around.curvature(ruler, trace_samples)
-        doubling, doubling_error = _mean_and_error([around.doubling_radius(ruler, way) for way in around.ways])
+        doubling, doubling_error = around.doubling_radius(ruler, doubling_steps)
         found[ruler] = Sharpness(
             loss=loss,
             gradient_norm=math.hypot(*(float(part.norm()) for part in gradient.values())),
@@ -248,9 +249,11 @@ class _Around:
         lengths = rows.norm(dim=1, keepdim=True)
         return layout.weight(torch.where(lengths > limits, rows * limits / lengths, rows), step)
 
-    def doubling_radius(self, ruler: str, way: Weights) -> float:
-        """Return how far along a direction the loss doubles, or ceases to be finite; NaN if it does not."""
+    def doubling_radius(self, ruler: str, steps: int) -> tuple[float | None, float | None]:
+        """Return how far along the directions the loss doubles, or ceases to be finite, and the standard error."""
+        return _mean_and_error([self._doubled_at(ruler, way, steps) for way in self.ways]) if steps else (None, None)
 
+    def _doubled_at(self, ruler: str, way: Weights, steps: int) -> float:
         def doubled(radius: float) -> bool:
             value = losses_at(self.closure, moved(self.weights, way, radius))[ruler]
             return math.isnan(value) or value >= 2 * self.losses[ruler]
@@ -258,7 +261,7 @@ class _Around:
         if not doubled(FURTHEST):
             return math.nan
         low, high = math.log(NEAREST), math.log(FURTHEST)
-        for _ in range(DOUBLING_STEPS):
+        for _ in range(steps):
             middle = (low + high) / 2
             low, high = (low, middle) if doubled(math.exp(middle)) else (middle, high)
         return math.exp((low + high) / 2)
