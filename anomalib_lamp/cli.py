@@ -1,8 +1,9 @@
-"""The command `anomalib-lamp`: `compare`, `report`, `export`, and anomalib's subcommands with our classes."""
+"""The command `anomalib-lamp`: our own subcommands, and anomalib's with our classes registered."""
 
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -15,6 +16,7 @@ SUMMARIES = {
     "compare": "Compare models on data sets.",
     "report": "Write tables and a page of a comparison.",
     "export": "Write a model for the runtime, and check it.",
+    "landscape": "Draw the loss around trained weights.",
 }
 REPORT = """\
 Write report.md and report.html from the results of `anomalib-lamp compare`:
@@ -30,6 +32,15 @@ what the checkpoint predicts for them. The runtime then checks the folder; if it
 predicts something else, nothing is written. anomalib's own export is
 `anomalib export`.
 """
+LANDSCAPE = """\
+Draw the loss around the weights of trained models, and measure how sharp it
+is: contours and surfaces on shared axes, curvature, random and worst
+perturbations, a JSON file and one HTML page that loads nothing. Of LampAE and
+of the models whose loss AmplifyLoss knows. A stopped run goes on.
+
+  anomalib-lamp landscape base.ckpt lamp.ckpt --out results/landscape \\
+      --data MVTec --data.root ./datasets/MVTecAD --data.category bottle
+"""
 
 
 class PlainDescription(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -44,15 +55,31 @@ def main() -> None:
         _report()
     elif sys.argv[1:2] == ["export"]:
         _export()
+    elif sys.argv[1:2] == ["landscape"]:
+        _landscape()
     else:
         _run_anomalib()
 
 
 def _report() -> None:
     """Write a report and say where it is, or why there is none."""
-    arguments = _arguments(report, REPORT)
+    _write_page(report, _arguments(report, REPORT))
+
+
+def _landscape() -> None:
+    """Draw a landscape and say where it is, or why there is none."""
+    from anomalib_lamp.landscape.command import landscape
+
+    parser = _parser(landscape, LANDSCAPE)
+    parser.add_argument("checkpoints", nargs="+", type=Path, help="files of trained models of the same architecture")
+    parser.add_function_arguments(landscape, skip={"checkpoints"})
+    _write_page(landscape, parser.instantiate_classes(parser.parse_args(sys.argv[2:])).as_dict())
+
+
+def _write_page(write: Callable[..., Path], arguments: dict) -> None:
+    """Write a page and say where it is, or why there is none."""
     try:
-        page = report(**arguments)
+        page = write(**arguments)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -88,10 +115,9 @@ def _arguments(function: Callable, description: str) -> dict:
 
 
 def _parser(function: Callable, description: str) -> ArgumentParser:
-    """Return a parser without arguments for the subcommand that runs a function."""
-    return ArgumentParser(
-        prog=f"anomalib-lamp {function.__name__}", description=description, formatter_class=PlainDescription
-    )
+    """Return a parser without arguments for the command that a function runs."""
+    name = f"anomalib-lamp {function.__name__}"
+    return ArgumentParser(prog=name, description=description, formatter_class=PlainDescription)
 
 
 def _run_anomalib() -> None:
@@ -110,6 +136,9 @@ def _run_anomalib() -> None:
             """Add nothing."""
 
         def add_report_arguments(self, parser: ArgumentParser) -> None:
+            """Add nothing."""
+
+        def add_landscape_arguments(self, parser: ArgumentParser) -> None:
             """Add nothing."""
 
     LampCLI()

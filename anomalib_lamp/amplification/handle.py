@@ -125,7 +125,7 @@ class Amplification:
         batches, total = self._large_errors.get(key, (0, 0.0))
         if batches >= self.first_batches:
             return 2 * total / batches
-        batches, total = batches + 1, total + _large_error(errors)
+        batches, total = batches + 1, total + large_error(errors)
         if batches == self.first_batches:
             total = _mean_of_processes(total, errors.device)
             if not 0 < total < math.inf:
@@ -170,7 +170,8 @@ def _require_bound(key: str, errors: Tensor, bound: float) -> None:
         raise ValueError(msg)
 
 
-def _large_error(errors: Tensor) -> float:
+def large_error(errors: Tensor) -> float:
+    """Return the 99.9th percentile of errors."""
     flat = errors.detach().flatten()
     return flat.kthvalue(math.ceil(LARGE_ERROR * len(flat))).values.item()
 

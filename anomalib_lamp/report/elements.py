@@ -95,13 +95,17 @@ class Page:
         title: Title.
         facts: Label and value of each fact under the title.
         sections: The parts in their order.
-        numbers: Number of each model in the figures, in the order of the models.
+        numbers: Number of each model in the figures, in the order of the models; empty for figures with a key inside.
+        kind: What sort of report it is.
+        command: The command that made it.
     """
 
     title: str
     facts: tuple[tuple[str, Cell], ...]
     sections: tuple[Section, ...]
     numbers: Mapping[str, int]
+    kind: str = "Benchmark report"
+    command: str = "anomalib-lamp report"
 
 
 def text(value: str) -> Cell:

@@ -83,7 +83,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.08)
         axes.set(xlabel=x_label, ylabel=y_label)
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def roc(curves: Sequence[tuple[int, Sequence[bool], Sequence[float]]]) -> str:
@@ -106,7 +106,7 @@ def roc(curves: Sequence[tuple[int, Sequence[bool], Sequence[float]]]) -> str:
             style = (0, tuple(map(float, pattern.split()))) if pattern else "-"
             axes.plot(false_positives, true_positives, color=colour(number), linestyle=style, linewidth=1.4)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false alarms", ylabel="defects found", aspect="equal")
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def ranks(ranking: Ranking, numbers: Mapping[str, int]) -> str:
@@ -131,10 +131,10 @@ def ranks(ranking: Ranking, numbers: Mapping[str, int]) -> str:
             axes.annotate(str(numbers[model]), (value, row), ha="center", va="center", fontsize=7, color="white")
         ticks = [tick for tick in MaxNLocator(integer=True).tick_values(1, len(ranking.ranks)) if tick >= 1]
         axes.set(xlabel="mean rank (1 is best)", xticks=ticks, yticks=[], ylim=(len(ranking.ranks) - 0.4, -0.6))
-        return _svg(figure)
+        return svg_of(figure)
 
 
-def _svg(figure: "Figure") -> str:
+def svg_of(figure: "Figure") -> str:
     """Return a figure as an SVG element that takes its text colour from the page, without global style or metadata."""
     buffer = io.StringIO()
     figure.savefig(

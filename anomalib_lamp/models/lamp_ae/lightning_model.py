@@ -54,9 +54,9 @@ class LampAE(HostDefaults, AnomalibModule):
     the weights: the moving average, checked twenty times in a training, that repairs them best is what is validated,
     saved and kept. They choose the weight of every kind of evidence, and the calibration if it is ``auto``, by how well
     maps and scores tell them from copies of them with damage of kinds that are not learnt. Where their pixels are
-    repaired clearly worse than those of learnt images, the images to learn are shifted at random from then on. Distances
-    are measured from learnt and held-out images, once the choices are made. No test image is used; the choice is printed
-    and kept in the checkpoint.
+    repaired clearly worse than those of learnt images, the images to learn are shifted at random from then on. No test
+    image is used; the choice is printed and kept in the checkpoint. Distances are measured from learnt and held-out
+    images, once the choices are made.
 
     Args:
         targets: What is repaired: ``pixels``, ``features``, or both joined by ``+``.
