@@ -29,6 +29,7 @@ from anomalib_lamp.report.tables import mean_std
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
 NOTHING = "–"
+CURVATURE = "minima, base ruler, curvature"
 REAL, DRAWN = ("bottle", "grid*", "macaroni1"), ("connector", "fabric", "tablets", "washer")
 NOT_OFFICIAL = "not the official protocol"
 NOTES = {  # of grid*, by document; the method of benchmarks/README.md explains it
@@ -366,7 +367,36 @@ def fine_tuning_table() -> str:
     return rendered("fine-tuning", [words("learning rate"), *heads], rows)
 
 
+def minima_table(name: str) -> str:
+    """Return ratios of figures of landscapes with their intervals, a comparison in each row."""
+    compared = measurements(name)["compared"]
+    figures = ["loss", "gradient norm", *(f"growth at {radius}" for radius in (0.05, 0.1, 0.2, 0.5))]
+    rows = [
+        [label, *(ratio_and_interval(ratios.get(figure)) for figure in figures)]
+        for label, ratios in compared.items()
+        if label != CURVATURE
+    ]
+    return rendered("Ratios", [words("compared"), *figures], rows)
+
+
+def curvature_table(name: str) -> str:
+    """Return ratios of the figures that take longest, at minima of LAMP over those of the base loss."""
+    ratios = measurements(name)["compared"][CURVATURE]
+    kinds = ("λ1", "trace", "worst", "radius")
+    rows = [[figure, ratio_and_interval(found)] for figure, found in ratios.items() if figure.startswith(kinds)]
+    return rendered("Ratios", [words(CURVATURE), "LAMP / base loss"], rows)
+
+
+def ratio_and_interval(found: dict[str, float] | None) -> str:
+    """Return a ratio with its 95 % interval."""
+    return NOTHING if found is None else f"{found['ratio']:.3f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
 TABLES = {
+    "docs/landscape.md": {
+        "minima": lambda: minima_table("landscape_finding.json"),
+        "curvature": lambda: curvature_table("landscape_finding.json"),
+    },
     "README.md": {"packaged weights": lambda: packaged_weights_table("packaged_weights.jsonl")},
     "benchmarks/README.md": {
         "packaged weights": lambda: packaged_weights_table("packaged_weights.jsonl"),
