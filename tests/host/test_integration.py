@@ -38,6 +38,7 @@ VARIANTS = {  # of every registered model: at least one; a model without fails b
     "FineTunedGaussian": {"resnet18": {**SMALL, "backbone": "resnet18", "weights": "random"}},
 }
 DEFAULTS = ["FineTunedGaussian"]  # also by bare name, with every default: at full size, hence slow
+SLOW = [*DEFAULTS, "LampAE-unet-without-skips"]
 REGISTERED = [model for model in AnomalibModule.__subclasses__() if model.__module__.startswith("anomalib_lamp.")]
 MODELS = {
     f"{model.__name__}-{variant}": partial(get_model, model.__name__, **arguments)
@@ -59,7 +60,7 @@ def test_the_registry_has_all_our_models():
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in DEFAULTS else ()) for name in MODELS]
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS]
 )
 def trained(request, parts_root, tmp_path_factory):
     """A model after fit and test, with its checkpoint, for every model."""
