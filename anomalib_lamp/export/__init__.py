@@ -13,7 +13,7 @@ from anomalib_lamp.data.files import make_folder
 from .golden import choose_golden_samples, write_golden_samples
 from .loading import load_model
 from .metadata import describe_export, measure_reference
-from .model_files import write_model_files
+from .model_files import require_packages, write_model_files
 from .predictions import image_files, predict
 
 
@@ -33,12 +33,14 @@ def export(ckpt: Path, to: Path, images: Path, model: str = "LampAE", openvino: 
 
     Raises:
         FileExistsError: If the folder exists.
+        ModuleNotFoundError: If the packages for a format are not installed.
         ValueError: If the checkpoint is not of such a model or has no threshold, if there are no images, or if the
             export does not predict what the checkpoint predicts.
     """
     if to.exists():
         msg = f"Expected a folder that does not exist, got {to}. Delete it or give another one."
         raise FileExistsError(msg)
+    require_packages(openvino)
     loaded = load_model(ckpt, model)
     files = image_files(images)
     make_folder(to, to.exists, lambda folder: _write(folder, loaded, files, openvino))

@@ -52,9 +52,6 @@ def write_model_files(folder: Path, model: AnomalibModule, openvino: bool) -> di
 
     Returns:
         SHA-256 of every file by its name, by ``onnx`` and ``openvino``.
-
-    Raises:
-        ModuleNotFoundError: If the packages for a format are not installed.
     """
     onnx = folder / MODEL_FILES["onnx"]
     with _raw_score_too(model), tempfile.TemporaryDirectory() as temporary:
@@ -64,6 +61,14 @@ def write_model_files(folder: Path, model: AnomalibModule, openvino: bool) -> di
     if openvino:
         files["openvino"] = _hashes(_write_openvino(onnx, folder / MODEL_FILES["openvino"]))
     return files
+
+
+def require_packages(openvino: bool) -> None:
+    """Raise ModuleNotFoundError unless the packages are installed that write the files."""
+    for name in ("onnx", "onnxscript"):
+        require_package(name, "ONNX")
+    if openvino:
+        require_package("openvino", "OpenVINO")
 
 
 @contextmanager
@@ -78,7 +83,6 @@ def _raw_score_too(model: AnomalibModule) -> Iterator[None]:
 
 def _write_openvino(onnx: Path, file: Path) -> list[Path]:
     """Convert an ONNX file as anomalib does and return the files."""
-    require_package("openvino", "")
     import openvino
 
     openvino.save_model(openvino.convert_model(onnx), file, compress_to_fp16=False)

@@ -43,10 +43,10 @@ def seeded_weights(seed: int | None) -> Iterator[None]:
         yield
 
 
-def require_package(name: str, purpose: str) -> None:
-    """Raise ModuleNotFoundError unless a package is installed that an export needs."""
+def require_package(name: str, target: str, purpose: str = "") -> None:
+    """Raise ModuleNotFoundError unless a package is installed that an export to a format needs."""
     if find_spec(name) is None:
-        msg = f"The export to OpenVINO needs {name}{purpose}, which is not installed: pip install {name}"
+        msg = f"The export to {target} needs {name}{purpose}, which is not installed: pip install {name}"
         raise ModuleNotFoundError(msg, name=name)
 
 
@@ -109,9 +109,9 @@ class HostDefaults(LightningModule):
         Raises:
             ModuleNotFoundError: If openvino, or nncf where it is needed, is not installed.
         """
-        require_package("openvino", "")
+        require_package("openvino", "OpenVINO")
         if compression_type not in (None, CompressionType.FP16):
-            require_package("nncf", f" for compression_type {CompressionType(compression_type).value}")
+            require_package("nncf", "OpenVINO", f" for compression_type {CompressionType(compression_type).value}")
         return super().to_openvino(export_root, model_file_name, input_size, compression_type, *args, **kwargs)  # type: ignore[misc]
 
     def shared_callbacks(self, max_steps: int, validations: int, seed: int | None) -> list[Callback]:

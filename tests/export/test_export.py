@@ -192,6 +192,13 @@ def test_the_command_says_that_it_needs_the_runtime(monkeypatch, capsys):
     assert "pip install ./runtime" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("missing", "arguments"), [("onnxscript", {}), ("openvino", {"openvino": True})])
+def test_a_missing_package_is_named_before_anything_is_read(tmp_path, monkeypatch, missing, arguments):
+    monkeypatch.setattr("anomalib_lamp.models.host.find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(ModuleNotFoundError, match=f"needs {missing}, which is not installed: pip install {missing}"):
+        export.export(tmp_path / "model.ckpt", tmp_path / "exported", tmp_path, **arguments)
+
+
 def test_of_many_photographs_a_thousand_are_taken(tmp_path):
     for index in range(1500):
         (tmp_path / f"{index:04}.png").touch()
