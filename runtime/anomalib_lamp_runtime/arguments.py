@@ -47,9 +47,7 @@ def threshold(text: str) -> float:
         0.7
     """
     value = float(text)
-    if not 0 <= value <= 1:
-        msg = f"expected a number in [0, 1], got {text}"
-        raise argparse.ArgumentTypeError(msg)
+    _require(0 <= value <= 1, "a number in [0, 1]", text)
     return value
 
 
@@ -61,9 +59,7 @@ def count(text: str) -> int:
         3
     """
     value = int(text)
-    if value < 1:
-        msg = f"expected at least 1, got {text}"
-        raise argparse.ArgumentTypeError(msg)
+    _require(value >= 1, "at least 1", text)
     return value
 
 
@@ -75,9 +71,7 @@ def share(text: str) -> float:
         0.01
     """
     value = float(text)
-    if not 0 < value < 1:
-        msg = f"expected a number between 0 and 1, got {text}"
-        raise argparse.ArgumentTypeError(msg)
+    _require(0 < value < 1, "a number between 0 and 1", text)
     return value
 
 
@@ -89,7 +83,11 @@ def seconds(text: str) -> float:
         1.5
     """
     value = float(text)
-    if not 0 <= value < float("inf"):
-        msg = f"expected seconds of at least 0, got {text}"
-        raise argparse.ArgumentTypeError(msg)
+    _require(0 <= value < float("inf"), "seconds of at least 0", text)
     return value
+
+
+def _require(right: bool, expected: str, text: str) -> None:
+    if not right:
+        msg = f"expected {expected}, got {text}"
+        raise argparse.ArgumentTypeError(msg)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from anomalib_lamp_runtime.arguments import make_inspector
-from anomalib_lamp_runtime.commands.check import SCORE_TOLERANCE, compare_golden_samples
+from anomalib_lamp_runtime.commands.check import compare_golden_samples
 from anomalib_lamp_runtime.drift import QUANTITIES, Drift
 from anomalib_lamp_runtime.errors import ExportError
 from anomalib_lamp_runtime.inspector import Inspector
@@ -19,8 +19,7 @@ def make_checked_inspector(arguments: argparse.Namespace) -> Inspector:
     """
     inspector = make_inspector(arguments)
     for comparison in compare_golden_samples(inspector):
-        close = abs(comparison.score - comparison.expected_score) <= SCORE_TOLERANCE
-        if not close or (arguments.threshold is None and not comparison.same_label):
+        if not comparison.close or (arguments.threshold is None and not comparison.same_label):
             msg = (
                 f"Expected the model to predict what it predicted before the export, got {comparison}. Compare the"
                 " versions in metadata.json with those installed here, or copy the whole folder again."

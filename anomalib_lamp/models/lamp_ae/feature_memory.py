@@ -17,9 +17,10 @@ from anomalib_lamp.callbacks import HeldOutImages
 from anomalib_lamp.callbacks.held_out import evenly_spread, training_batches
 
 from .feature_branch import FeatureBranch
-from .features import CHUNK_SIZE, Levels
+from .features import Levels
 
 MEMORY_LIMIT = 2 * 2**30  # bytes
+CHUNK_SIZE = 16  # images that pass the backbone at once
 
 
 class FeatureMemory(Callback):
@@ -72,9 +73,9 @@ class FeatureMemory(Callback):
         normal = Levels.of_all(self._features(batch.image) for batch in reading)  # type: ignore[arg-type]
         self.branch.fit(normal)
         self.learnt = normal.coarse
-        self._gaussian_of_learnt = copy.deepcopy(self.branch.gaussian)
         images = self.held_out.images
         if len(images):
+            self._gaussian_of_learnt = copy.deepcopy(self.branch.gaussian)
             not_learnt = Levels.of_all(self._features(chunk) for chunk in images.split(CHUNK_SIZE))
             self.not_learnt = not_learnt.coarse
             self.branch.fit_distance(Levels.of_all([normal, not_learnt]))

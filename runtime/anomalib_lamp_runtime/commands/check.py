@@ -36,9 +36,14 @@ class Comparison:
     map_difference: float
 
     @property
+    def close(self) -> bool:
+        """Return whether the score is what is expected."""
+        return abs(self.score - self.expected_score) <= SCORE_TOLERANCE
+
+    @property
     def equal(self) -> bool:
         """Return whether score and label are what is expected."""
-        return self.same_label and abs(self.score - self.expected_score) <= SCORE_TOLERANCE
+        return self.same_label and self.close
 
     def __str__(self) -> str:
         label = "same label" if self.same_label else "OTHER LABEL"
